@@ -1,0 +1,32 @@
+package config
+
+import "time"
+
+// Default is the configuration of a node whose document sets nothing. Maps and lists are empty.
+func Default() Config {
+	return Config{
+		APIVersion: APIVersion,
+		Kind:       Kind,
+		Node:       Node{Provider: ProviderAuto},
+		// Five minutes is the cache lifetime of AWS's own Secrets Manager agent.
+		Secrets: Secrets{Refresh: Duration(5 * time.Minute)},
+		Workload: Workload{
+			Engine: "unix:///var/run/docker.sock",
+			// Long enough for a database that replays its journal; compose's own `up --wait` has no limit at all.
+			Ready: Ready{Timeout: Duration(5 * time.Minute), StableFor: Duration(5 * time.Second)},
+			Pull: Pull{
+				Policy:   PullMissing,
+				Parallel: 4,
+				Pin:      PinNone,
+				// The limits of the ECS agent: begin 5 minutes, silence 1 minute, 2 hours in all.
+				BeginTimeout: Duration(5 * time.Minute),
+				IdleTimeout:  Duration(time.Minute),
+				TotalTimeout: Duration(2 * time.Hour),
+			},
+			CleanUp: CleanUp{Keep: 2, MinFree: 10 << 30},
+		},
+		Health: Health{Listen: ":9180"},
+		// Half of what a lifecycle hook is usually given, and more than a long request or task takes.
+		Drain: Drain{Budget: Duration(10 * time.Minute)},
+	}
+}

@@ -1,0 +1,294 @@
+// Package config reads a node's configuration: one strict, layered YAML document.
+//
+// What enters are files (and, on EC2, the instance's user data); what leaves is a [Config] whose every value is
+// typed, defaulted and checked, together with the place each value came from. It never talks to the network and
+// never holds the value of a secret, only where to find one.
+package config
+
+// APIVersion and Kind are the only header this version reads.
+const (
+	APIVersion = "flowagent/v1"
+	Kind       = "Node"
+)
+
+// Config is a whole node: what it is, what it needs, what it runs and how it leaves.
+type Config struct {
+	// Version of this document's format: always flowagent/v1.
+	APIVersion string `yaml:"apiVersion"`
+	// What the document describes: always Node.
+	Kind string `yaml:"kind"`
+	// What the machine is and who says so.
+	Node Node `yaml:"node"`
+	// The secrets the workload and the registries need, and where each one is kept. Never a value.
+	Secrets Secrets `yaml:"secrets"`
+	// How to log in to image registries. A registry without an entry is used anonymously.
+	Registries []Registry `yaml:"registries"`
+	// The Docker Compose application this node runs.
+	Workload Workload `yaml:"workload"`
+	// Where the node answers for its health.
+	Health Health `yaml:"health"`
+	// How the node stops taking work and lets go of it.
+	Drain Drain `yaml:"drain"`
+}
+
+// Node says what the machine is.
+type Node struct {
+	// Free-form name of the environment (production, staging); appears in status and events.
+	Environment string `yaml:"environment"`
+	// Where identity comes from. auto asks the firmware (DMI) first, so a machine outside EC2 never waits for a metadata service.
+	Provider Provider `yaml:"provider"`
+}
+
+// Provider is a source of the node's identity.
+type Provider string
+
+const (
+	ProviderAuto  Provider = "auto"
+	ProviderEC2   Provider = "ec2"
+	ProviderLocal Provider = "local"
+)
+
+// Secrets lists what to fetch and how often.
+type Secrets struct {
+	// How often secrets are fetched again, spread by up to a tenth either way. 0 turns refreshing off; otherwise at least 10s.
+	Refresh Duration `yaml:"refresh"`
+	// Where the age identity (private key) for encrypted files is.
+	Age AgeIdentity `yaml:"age"`
+	// How to reach HashiCorp Vault; needed when an item comes from it.
+	Vault Vault `yaml:"vault"`
+	// The secrets, by name. A Compose secret with "external: true" is served from the item of the same name.
+	Items []Secret `yaml:"items"`
+}
+
+// AgeIdentity locates the age identity; at most one field is set. When none is, /etc/flowagent/age.key is read.
+type AgeIdentity struct {
+	// Path of a file with one or more age identities, readable by root only.
+	IdentityFile string `yaml:"identityFile"`
+	// Name of the systemd credential that holds the identities.
+	IdentityCredential string `yaml:"identityCredential"`
+}
+
+// Vault is one HashiCorp Vault (or OpenBao) server.
+type Vault struct {
+	// Base URL, such as https://vault.factory.local:8200.
+	Address URL `yaml:"address"`
+	// Vault Enterprise namespace; empty for none.
+	Namespace string `yaml:"namespace"`
+	// PEM file of the authority that signed the server's certificate; empty for the system's.
+	CAFile string `yaml:"caFile"`
+	// Path of a file that holds a token.
+	TokenFile string `yaml:"tokenFile"`
+	// Log in with an AppRole instead of a token.
+	AppRole *VaultAppRole `yaml:"appRole"`
+}
+
+// VaultAppRole logs in to Vault as a machine.
+type VaultAppRole struct {
+	// Mount path of the auth method. Default approle.
+	Mount string `yaml:"mount"`
+	// The role's id, which is not secret.
+	RoleID string `yaml:"roleId"`
+	// Path of a file that holds the secret id; this or secretIdCredential.
+	SecretIDFile string `yaml:"secretIdFile"`
+	// Name of the systemd credential that holds the secret id.
+	SecretIDCredential string `yaml:"secretIdCredential"`
+}
+
+// Secret is one named secret.
+type Secret struct {
+	// Name by which Compose files and registries refer to it: letters, digits, dot, dash and underscore.
+	Name string `yaml:"name"`
+	// Where the value is kept; exactly one source.
+	From Source `yaml:"from"`
+	// What happens to the services that use it when its value changes: none (the file is replaced, that is all), restart (those services are recreated) or {signal: SIGHUP}.
+	OnChange OnChange `yaml:"onChange"`
+}
+
+// Source says where a secret is kept; exactly one field is set.
+type Source struct {
+	// AWS Secrets Manager.
+	SecretsManager *SecretsManagerSource `yaml:"secretsManager"`
+	// AWS Systems Manager Parameter Store.
+	SSM *SSMSource `yaml:"ssm"`
+	// A YAML or JSON file encrypted with age.
+	Age *AgeSource `yaml:"age"`
+	// A systemd credential handed to the agent's own unit (LoadCredential=, LoadCredentialEncrypted=).
+	Credential *CredentialSource `yaml:"credential"`
+	// A plain file.
+	File *FileSource `yaml:"file"`
+	// HashiCorp Vault, KV version 2.
+	Vault *VaultSource `yaml:"vault"`
+}
+
+// SecretsManagerSource is one secret of AWS Secrets Manager, as text or binary.
+type SecretsManagerSource struct {
+	// Name or ARN.
+	ID string `yaml:"id"`
+	// Path into the secret's JSON, such as db.password. Empty: the whole value.
+	Key string `yaml:"key"`
+	// Staging label. Default AWSCURRENT.
+	Stage string `yaml:"stage"`
+	// One version's id, instead of a staging label.
+	VersionID string `yaml:"versionId"`
+	// Region, where it is not the node's own.
+	Region string `yaml:"region"`
+}
+
+// SSMSource is one parameter, decrypted.
+type SSMSource struct {
+	// Name or ARN; may end in :version or :label.
+	Name string `yaml:"name"`
+	// Path into the parameter's JSON. Empty: the whole value.
+	Key string `yaml:"key"`
+	// Region, where it is not the node's own.
+	Region string `yaml:"region"`
+}
+
+// AgeSource is one entry of an age-encrypted YAML or JSON file (binary or armored).
+type AgeSource struct {
+	// Path of the encrypted file.
+	File string `yaml:"file"`
+	// Path into the document. Empty: the whole decrypted file.
+	Key string `yaml:"key"`
+}
+
+// CredentialSource is one systemd credential.
+type CredentialSource struct {
+	// The credential's name, as in the unit.
+	Name string `yaml:"name"`
+	// Path into the credential's JSON. Empty: the whole value.
+	Key string `yaml:"key"`
+}
+
+// FileSource is one plain file.
+type FileSource struct {
+	// Path of the file.
+	Path string `yaml:"path"`
+	// Path into the file's JSON. Empty: the whole file.
+	Key string `yaml:"key"`
+}
+
+// VaultSource is one field of a KV version 2 secret.
+type VaultSource struct {
+	// Mount path of the engine. Default secret.
+	Mount string `yaml:"mount"`
+	// Path of the secret below the mount, without "data/".
+	Path string `yaml:"path"`
+	// Path into the secret's data. Empty: all of it as JSON.
+	Key string `yaml:"key"`
+	// One version; 0 for the newest.
+	Version int `yaml:"version"`
+}
+
+// OnChange says what a new value does to the services that use it. The zero value is "none".
+type OnChange struct {
+	// Restart recreates the services.
+	Restart bool `yaml:"-"`
+	// Signal, when not empty, is sent to the services' main processes, such as SIGHUP.
+	Signal string `yaml:"signal"`
+}
+
+// Registry is how to log in to one image registry.
+type Registry struct {
+	// Host name with an optional port, as it stands in image references; docker.io for Docker Hub.
+	Host string `yaml:"host"`
+	// Amazon ECR: tokens are fetched with the node's own credentials and kept in memory.
+	ECR *ECR `yaml:"ecr"`
+	// User name for a registry with basic authentication.
+	Username string `yaml:"username"`
+	// Name of the secret that holds the password.
+	PasswordSecret string `yaml:"passwordSecret"`
+}
+
+// ECR is one Amazon ECR registry; account and region are read from the host name.
+type ECR struct {
+	// Region, where the host name does not tell it.
+	Region string `yaml:"region"`
+}
+
+// Workload is a Docker Compose application.
+type Workload struct {
+	// Compose project name.
+	Project string `yaml:"project"`
+	// Compose files, in order; later ones add to and change earlier ones.
+	Files []string `yaml:"files"`
+	// Compose profiles to run. Services without a profile always run.
+	Profiles []string `yaml:"profiles"`
+	// Variables for ${NAME} in the Compose files. Never a secret.
+	Variables map[string]string `yaml:"variables"`
+	// Docker Engine to use.
+	Engine EngineAddress `yaml:"engine"`
+	// When the application counts as ready.
+	Ready Ready `yaml:"ready"`
+	// How images reach the node.
+	Pull Pull `yaml:"pull"`
+	// Which superseded images are removed, and when.
+	CleanUp CleanUp `yaml:"cleanUp"`
+}
+
+// Ready says when the application counts as ready: every service running (and healthy where it has a health check), every one-shot ended with 0.
+type Ready struct {
+	// How long to wait.
+	Timeout Duration `yaml:"timeout"`
+	// How long a service without a health check must run without a restart.
+	StableFor Duration `yaml:"stableFor"`
+}
+
+// PullPolicy says when an image is pulled.
+type PullPolicy string
+
+const (
+	PullMissing PullPolicy = "missing" // only what the engine doesn't have
+	PullAlways  PullPolicy = "always"  // asks the registry each time
+	PullNever   PullPolicy = "never"   // a missing image is an error
+)
+
+// Pin says what an image reference must look like.
+type Pin string
+
+const (
+	PinNone   Pin = "none"   // tags are allowed
+	PinDigest Pin = "digest" // only name@sha256:…, and what arrives is checked against it
+)
+
+// Pull says how images reach the node.
+type Pull struct {
+	// When to pull: missing, always or never.
+	Policy PullPolicy `yaml:"policy"`
+	// How many images are pulled at once, 1 to 32.
+	Parallel int `yaml:"parallel"`
+	// none allows tags; digest refuses an image that isn't named by digest.
+	Pin Pin `yaml:"pin"`
+	// Directory with image archives (docker save or OCI layout, .tar or .tar.gz) that are loaded before anything is pulled.
+	Archives string `yaml:"archives"`
+	// Longest wait for a registry's first answer to a pull.
+	BeginTimeout Duration `yaml:"beginTimeout"`
+	// Longest silence during a pull.
+	IdleTimeout Duration `yaml:"idleTimeout"`
+	// Longest time for one image, all tries together.
+	TotalTimeout Duration `yaml:"totalTimeout"`
+}
+
+// CleanUp removes images of this workload's repositories that newer ones have replaced; never one in use.
+type CleanUp struct {
+	// How many images to keep of each repository, the newest first, besides those in use.
+	Keep int `yaml:"keep"`
+	// Clean up only while the engine's disk has less free space than this. 0 turns clean-up off.
+	MinFree ByteSize `yaml:"minFree"`
+}
+
+// Health says where the node answers for its health.
+type Health struct {
+	// Address of the HTTP listener for load balancers.
+	Listen ListenAddress `yaml:"listen"`
+}
+
+// Drain says how the node lets go of its work.
+type Drain struct {
+	// Longest time for the whole drain.
+	Budget Duration `yaml:"budget"`
+	// Services in the order in which they stop, before the rest.
+	Order []string `yaml:"order"`
+	// How long a load balancer or edge is given to notice that /health turned 503, before services stop.
+	DeregisterDelay Duration `yaml:"deregisterDelay"`
+}
