@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Makes sure the Docker Engine has the image debian:trixie-slim, the base of every image in examples/.
+#
+# In:  the Docker Engine that the docker command talks to (DOCKER_HOST and contexts work as usual).
+# Out: that image, either already there, pulled, or made here from Debian packages; one line for each step on
+#      standard output. Exit status 0 means the image exists.
+# It never replaces an image that is there, and leaves nothing half-made behind.
+set -euo pipefail
+
+readonly image=debian:trixie-slim
+readonly suite=trixie
+# A registry that doesn't answer must not hold up a site without one; the image is about 30 MB, so two minutes are
+# enough even on a slow line.
+readonly pull_limit=120
+
+say() { printf 'base-image: %s\n' "$*"; }
+die() { printf 'base-image: %s\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [[ $EUID -eq 0 ]]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    die "'$*' needs root and there is no sudo: run it as root, then run this script again"
+  fi
+}
+
+# The keyring is named because mmdebstrap alone doesn't bring Debian's keys to an Ubuntu machine.
+install_mmdebstrap() {
+  command -v mmdebstrap >/dev/null && return 0
+  command -v apt-get >/dev/null ||
+    die "mmdebstrap is missing and there is no apt-get: install mmdebstrap, or load $image with 'docker load'"
+  say "mmdebstrap is missing: installing it with apt-get"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends mmdebstrap debian-archive-keyring >/dev/null
+}
+
+# The tree goes through a file rather than a pipe: docker import would keep a truncated one as an image.
+make_image() {
+  local dir
+  dir=$(mktemp -d)
+  # shellcheck disable=SC2064 # the name as it is now: the variable is gone when the trap runs
+  trap "rm -rf '$dir'" EXIT
+  say "making $image from Debian's packages with mmdebstrap (about 35 s)"
+  # The exclusions are those of Debian's own slim images; mmdebstrap keeps them in the image, so packages installed
+  # later stay slim as well. No mirror is given: mmdebstrap knows Debian's.
+  mmdebstrap --quiet --variant=minbase \
+    --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+    --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    "$suite" "$dir/rootfs.tar" ||
+    die "mmdebstrap failed: check that this machine reaches a Debian mirror, or load $image with 'docker load'"
+  docker import --change 'CMD ["bash"]' "$dir/rootfs.tar" "$image" >/dev/null
+  say "made $image"
+}
+
+docker version --format '{{.Server.Version}}' >/dev/null ||
+  die "no Docker Engine answers: start it (systemctl start docker) or set DOCKER_HOST"
+
+if docker image inspect "$image" >/dev/null 2>&1; then
+  say "$image is there"
+  exit 0
+fi
+
+say "$image is not there: pulling it"
+if reason=$(timeout "$pull_limit" docker pull --quiet "$image" 2>&1); then
+  say "pulled $image"
+  exit 0
+fi
+say "no registry gave it to us (${reason:-no answer within $pull_limit s})"
+install_mmdebstrap
+make_image
