@@ -1,0 +1,183 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/flowviz/flowagent/agent/health"
+	"github.com/flowviz/flowagent/agent/node"
+	"github.com/flowviz/flowagent/agent/secret"
+	"github.com/flowviz/flowagent/agent/workload"
+)
+
+// Status is all that a node tells about itself, at one moment.
+type Status struct {
+	// State is starting, ready, failing or draining, as /health sees it.
+	State string `json:"state"`
+	// Detail says what the node waits for, or what is wrong.
+	Detail      string        `json:"detail"`
+	Version     string        `json:"version"`
+	Environment string        `json:"environment,omitempty"`
+	Node        node.Identity `json:"node"`
+	// Now is when this was told; Started when the agent started; Ready when the node first was, zero for never.
+	Now     time.Time `json:"now"`
+	Started time.Time `json:"started"`
+	Ready   time.Time `json:"ready,omitzero"`
+	// Stages are the boot's, in order of their start.
+	Stages []Stage `json:"stages"`
+	// Workload is empty until the Compose files were read.
+	Workload workload.State  `json:"workload"`
+	Secrets  []secret.Status `json:"secrets"`
+	// Problems are what could not be found out for this report.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Write prints the status as tables for people.
+func Write(w io.Writer, s Status) error {
+	out := &printer{w: w}
+	out.printf("%s\n", headline(s))
+	name := s.Node.InstanceID
+	if name == "" {
+		name = s.Node.Hostname
+	}
+	facts := []string{name, string(s.Node.Provider), s.Node.Region, s.Environment, "flowagent " + s.Version, "up " + short(s.Now.Sub(s.Started))}
+	out.printf("%s\n", joinPresent(facts, " · "))
+
+	if len(s.Stages) > 0 {
+		rows := out.table("\nSTAGE\tAT\tTOOK\tTRIES\tRESULT")
+		for _, stage := range s.Stages {
+			result := "done"
+			switch {
+			case stage.Error != "":
+				result = oneLine(stage.Error)
+			case stage.Ended.IsZero():
+				result = "under way"
+			}
+			rows.printf("%s\t+%s\t%s\t%d\t%s\n", stage.Name, short(stage.Started.Sub(s.Started)), short(stage.Elapsed(s.Now)), stage.Attempts, result)
+		}
+		rows.flush()
+	}
+	if len(s.Workload.Services) > 0 {
+		rows := out.table("\nSERVICE\tPHASE\tSINCE\tRESTARTS\tIMAGE\tREASON")
+		for _, service := range s.Workload.Services {
+			since, restarts, image := "-", 0, "-"
+			for _, c := range service.Containers {
+				restarts += c.Restarts
+				image = c.Image
+				if at := c.StartedAt; !at.IsZero() {
+					since = short(s.Now.Sub(at))
+				}
+			}
+			rows.printf("%s\t%s\t%s\t%d\t%s\t%s\n", service.Name, service.Phase, since, restarts, shortImage(image), service.Reason)
+		}
+		rows.flush()
+	}
+	if len(s.Secrets) > 0 {
+		out.printf("\n")
+		if out.err == nil {
+			out.err = WriteSecrets(w, s.Secrets)
+		}
+	}
+	for _, problem := range s.Problems {
+		out.printf("\nnot known: %s\n", problem)
+	}
+	return out.err
+}
+
+// headline is the whole answer in one line: ready in 6.3 s; starting: images; failing: boot failed: …
+func headline(s Status) string {
+	line := s.State
+	if s.Detail != s.State {
+		line += ": " + s.Detail
+	}
+	if s.State == health.Ready.String() {
+		line = fmt.Sprintf("ready in %.1f s", s.Ready.Sub(s.Started).Seconds())
+	}
+	return line
+}
+
+// WriteSecrets prints the secrets' table; it has no values to print.
+func WriteSecrets(w io.Writer, secrets []secret.Status) error {
+	out := &printer{w: w}
+	rows := out.table("SECRET\tSTATE\tVERSION\tFETCHED\tSOURCE\tPROBLEM")
+	for _, s := range secrets {
+		fetched := "never"
+		if !s.FetchedAt.IsZero() {
+			fetched = s.FetchedAt.Local().Format(time.DateTime)
+		}
+		version := s.Version
+		if version == "" {
+			version = "-"
+		}
+		rows.printf("%s\t%s\t%s\t%s\t%s\t%s\n", s.Name, s.State, version, fetched, s.Source, oneLine(s.Error))
+	}
+	rows.flush()
+	return out.err
+}
+
+// printer keeps the first error, so that tables read as tables.
+type printer struct {
+	w    io.Writer
+	tabs *tabwriter.Writer
+	err  error
+}
+
+func (p *printer) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+func (p *printer) table(header string) *printer {
+	tabs := tabwriter.NewWriter(p.w, 0, 0, 2, ' ', 0)
+	rows := &printer{w: tabs, tabs: tabs, err: p.err}
+	rows.printf("%s\n", header)
+	return rows
+}
+
+func (p *printer) flush() {
+	if p.err == nil {
+		p.err = p.tabs.Flush()
+	}
+}
+
+// short prints a duration with as many digits as a person reads: 1.23s, 4m10s, 3h5m.
+func short(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return d.Round(10 * time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	}
+	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+}
+
+// shortImage leaves 12 digits of a digest, as docker does.
+func shortImage(ref string) string {
+	name, digest, found := strings.Cut(ref, "@sha256:")
+	if !found || len(digest) < 12 {
+		return ref
+	}
+	return name + "@" + digest[:12]
+}
+
+func oneLine(text string) string {
+	first, _, more := strings.Cut(text, "\n")
+	if more {
+		first += " …"
+	}
+	return first
+}
+
+func joinPresent(parts []string, separator string) string {
+	var present []string
+	for _, part := range parts {
+		if part != "" {
+			present = append(present, part)
+		}
+	}
+	return strings.Join(present, separator)
+}
