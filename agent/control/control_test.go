@@ -1,0 +1,133 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flowviz/flowagent/agent/config"
+	"github.com/flowviz/flowagent/agent/drain"
+	"github.com/flowviz/flowagent/agent/report"
+)
+
+// answering is an agent that answers as it is told and remembers what it was asked.
+type answering struct {
+	status  report.Status
+	changed []string
+	err     error
+	asked   drain.Request
+}
+
+func (a *answering) Status(context.Context) report.Status             { return a.status }
+func (a *answering) RefreshSecrets(context.Context) ([]string, error) { return a.changed, a.err }
+func (a *answering) Drain(_ context.Context, request drain.Request) error {
+	a.asked = request
+	return a.err
+}
+
+func listen(t *testing.T, agent Agent) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	listener, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewServer(agent, slog.New(slog.DiscardHandler))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener) // always ends with ErrServerClosed here
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+	return NewClient(path)
+}
+
+func TestClient_AsksForStatusRefreshAndDrain(t *testing.T) {
+	agent := &answering{status: report.Status{State: "ready", Version: "1.2.3"}, changed: []string{"db_password"}}
+	client := listen(t, agent)
+
+	status, err := client.Status(t.Context())
+	if err != nil || status.State != "ready" || status.Version != "1.2.3" {
+		t.Errorf("Status: got %+v, %v", status, err)
+	}
+	changed, err := client.RefreshSecrets(t.Context())
+	if err != nil || !slices.Equal(changed, agent.changed) {
+		t.Errorf("RefreshSecrets: got %v, %v; want %v", changed, err, agent.changed)
+	}
+	want := drain.Request{Reason: "kernel update", Budget: config.Duration(time.Minute)}
+	if err := client.Drain(t.Context(), want); err != nil || agent.asked != want {
+		t.Errorf("Drain: the agent got %+v, %v; want %+v", agent.asked, err, want)
+	}
+}
+
+func TestClient_PassesOnTheAgentsOwnError(t *testing.T) {
+	client := listen(t, &answering{err: errors.New("still booting")})
+	if _, err := client.RefreshSecrets(t.Context()); err == nil || err.Error() != "still booting" {
+		t.Errorf("RefreshSecrets: got %v, want still booting", err)
+	}
+	if err := client.Drain(t.Context(), drain.Request{}); errors.Is(err, ErrUnreachable) {
+		t.Errorf("Drain: an agent that answered counts as unreachable: %v", err)
+	}
+}
+
+func TestClient_SaysThatNoAgentAnswers(t *testing.T) {
+	_, err := NewClient(filepath.Join(t.TempDir(), "nobody.sock")).Status(t.Context())
+	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "flowagent run") {
+		t.Errorf("got %v, want ErrUnreachable with what to do", err)
+	}
+}
+
+func TestListen_TakesOverTheSocketOfAKilledAgentButNotOfALivingOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	first, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path); err == nil || !strings.Contains(err.Error(), "another agent") {
+		t.Errorf("beside a living agent: got %v, want a refusal", err)
+	}
+	first.SetUnlinkOnClose(false) // as SIGKILL leaves it
+	first.Close()
+	second, err := Listen(path)
+	if err != nil {
+		t.Fatalf("after a killed agent: %v", err)
+	}
+	second.Close()
+}
+
+func TestListen_KeepsOthersOut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	listener, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := info.Mode().Perm() & 0o007; got != 0 {
+		t.Errorf("others may %o the control socket, want nothing", got)
+	}
+}
+
+func TestServer_RefusesWhatIsNoDrainRequest(t *testing.T) {
+	agent := &answering{}
+	client := listen(t, agent)
+	if err := client.call(t.Context(), "POST", "/v1/drain", "soon", &struct{}{}); err == nil {
+		t.Error("a drain that is a string was accepted")
+	}
+	if agent.asked != (drain.Request{}) {
+		t.Errorf("the agent was asked for %+v", agent.asked)
+	}
+}
