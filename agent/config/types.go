@@ -50,7 +50,7 @@ const (
 
 // Secrets lists what to fetch and how often.
 type Secrets struct {
-	// How often secrets are fetched again, spread by up to a tenth either way. 0 turns refreshing off; otherwise at least 10s.
+	// How often secrets are fetched again, spread by up to a tenth either way. 0s turns refreshing off; otherwise at least 10s.
 	Refresh Duration `yaml:"refresh"`
 	// Where the age identity (private key) for encrypted files is.
 	Age AgeIdentity `yaml:"age"`
