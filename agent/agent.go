@@ -1,0 +1,172 @@
+// Package agent is a node's life: it wires the stages below it, in the order config, node, secrets, images, workload,
+// health, serve, drain.
+//
+// Stages are idempotent: an agent that was killed and starts again finds what is already true and goes on without
+// touching healthy containers. No stage imports this package.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/flowviz/flowagent/agent/config"
+	"github.com/flowviz/flowagent/agent/control"
+	"github.com/flowviz/flowagent/agent/drain"
+	"github.com/flowviz/flowagent/agent/health"
+	"github.com/flowviz/flowagent/agent/image"
+	"github.com/flowviz/flowagent/agent/report"
+)
+
+// Options is how one agent runs.
+type Options struct {
+	// ConfigPath is the main configuration file; its drop-ins are in config.d beside it.
+	ConfigPath string
+	// RunDir holds what a reboot empties, StateDir what survives one. Both are made when missing.
+	RunDir, StateDir string
+	// Version is the agent's own, for status and events.
+	Version string
+	// DrainOnStop drains the workload when the agent is asked to stop; otherwise it is left running, which is what an
+	// upgrade of the agent wants.
+	DrainOnStop bool
+	// Progress shows image pulls.
+	Progress image.Progress
+	Log      *slog.Logger
+}
+
+// ConfigurationError says that what the operator wrote can't work: the configuration or the Compose files. Trying
+// again changes nothing.
+type ConfigurationError struct{ Err error }
+
+func (e *ConfigurationError) Error() string { return e.Err.Error() }
+func (e *ConfigurationError) Unwrap() error { return e.Err }
+
+// Agent is one running agent. [Run] makes it.
+type Agent struct {
+	opts     Options
+	log      *slog.Logger
+	recorder *report.Recorder
+	endpoint *health.Endpoint
+	started  time.Time
+	aws      *awsConfigs // set by the node stage, before anything uses it
+
+	// mu guards what the stages produce and Status shows.
+	mu       sync.Mutex
+	produced parts
+	detail   string
+	readyAt  time.Time
+
+	// changing is held while containers or secrets are changed after the boot.
+	changing sync.Mutex
+	drained  bool // the last drain ended without a failure
+
+	// leaving ends when a drain begins, by leave.
+	leaving context.Context
+	leave   context.CancelFunc
+}
+
+// Run boots the node and serves until ctx ends. It returns nil when it was asked to stop, a *[ConfigurationError] for
+// what only the operator can mend, and any other error when the boot failed for good.
+func Run(ctx context.Context, o Options) error {
+	a := &Agent{
+		opts:     o,
+		log:      o.Log,
+		recorder: report.NewRecorder(o.Log),
+		endpoint: health.NewEndpoint(),
+		started:  time.Now(),
+	}
+	a.leaving, a.leave = context.WithCancel(context.WithoutCancel(ctx))
+	defer a.leave()
+	a.log.InfoContext(ctx, "agent started", "version", o.Version, "config", o.ConfigPath)
+	if err := makeDirs(o); err != nil {
+		return err
+	}
+	loaded, err := config.Load(o.ConfigPath)
+	if err != nil {
+		return &ConfigurationError{err}
+	}
+	socket, err := control.Listen(filepath.Join(o.RunDir, "agent.sock"))
+	if err != nil {
+		return err
+	}
+	a.update(func(p *parts) { p.config = loaded.Config })
+
+	// The servers outlive the boot and the drain: both are when people look.
+	servers, stopServers := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServers()
+	group, servers := errgroup.WithContext(servers)
+	serve(servers, group, control.NewServer(a, a.log), socket)
+	// Nor does a node go on that nobody can ask any more.
+	ctx, stop := context.WithCancel(ctx)
+	defer context.AfterFunc(servers, stop)()
+	defer stop()
+
+	err = a.live(ctx, group, servers)
+	stopServers()
+	if serveErr := group.Wait(); err == nil {
+		err = serveErr
+	}
+	return err
+}
+
+// live is everything between the control socket's opening and its closing.
+func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context.Context) error {
+	err := a.boot(ctx, group, servers)
+	if err == nil {
+		a.serve(ctx)
+	}
+	switch stopped := ctx.Err() != nil; {
+	case !stopped:
+		a.setState(health.Failing, "boot failed: "+err.Error())
+		a.writeRecord(ctx, err)
+		return err
+	case a.opts.DrainOnStop && a.parts().store != nil: // before there are secrets, nothing was started either
+		return a.drain(context.WithoutCancel(ctx), drain.Request{Reason: "the agent was asked to stop"})
+	}
+	a.log.InfoContext(ctx, "agent stopped; the workload is left as it is")
+	return nil
+}
+
+func makeDirs(o Options) error {
+	// The run directory is traversed by members of the group that may open the control socket.
+	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make the run directory: %w: run as root, or choose another with --run-dir", err)
+	}
+	if err := os.MkdirAll(o.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make the state directory: %w: run as root, or choose another with --state-dir", err)
+	}
+	return nil
+}
+
+// serve runs server on listener until ctx ends.
+func serve(ctx context.Context, group *errgroup.Group, server *http.Server, listener net.Listener) {
+	group.Go(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		return server.Close()
+	})
+}
+
+func (a *Agent) setState(state health.State, detail string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.detail = detail
+	if state == health.Ready && a.readyAt.IsZero() {
+		a.readyAt = time.Now()
+	}
+	a.endpoint.Set(state, detail)
+}

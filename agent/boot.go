@@ -1,0 +1,336 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/flowviz/flowagent/agent/config"
+	"github.com/flowviz/flowagent/agent/health"
+	"github.com/flowviz/flowagent/agent/image"
+	"github.com/flowviz/flowagent/agent/node"
+	"github.com/flowviz/flowagent/agent/report"
+	"github.com/flowviz/flowagent/agent/secret"
+	"github.com/flowviz/flowagent/agent/workload"
+)
+
+const (
+	// engineLimit is how long a Docker Engine that starts beside the agent may take; with a large image store it needs
+	// some seconds to come up.
+	engineLimit = 30 * time.Second
+	// secretsLimit is how long sources may be unavailable before the boot fails and systemd starts it again.
+	secretsLimit = 2 * time.Minute
+)
+
+// parts are what the stages of a boot produce, in their order. A field is nil or zero until its stage has ended.
+type parts struct {
+	config   config.Config
+	identity node.Identity
+	engine   *client.Client
+	keeper   *secret.Keeper
+	store    *secret.Store
+	runner   *workload.Runner
+	images   []image.Image
+	delivery *delivery
+}
+
+// boot goes through the stages up to ready. The health listener it opens is served until servers ends.
+func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context.Context) error {
+	if err := a.stage(ctx, "node", a.discover); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", string(a.parts().config.Health.Listen))
+	if err != nil {
+		return fmt.Errorf("listen for health checks: %w: free the port, or set health.listen", err)
+	}
+	serve(servers, group, health.NewServer(a.endpoint, a.log), listener)
+
+	if err := a.stage(ctx, "project", a.readProject); err != nil {
+		return err
+	}
+	if err := a.stage(ctx, "engine", a.connect); err != nil {
+		return err
+	}
+	if err := a.gather(ctx); err != nil {
+		return err
+	}
+	if err := a.checkLeaks(ctx); err != nil {
+		return err
+	}
+	if err := a.stage(ctx, "workload", a.startWorkload); err != nil {
+		return err
+	}
+	a.setState(health.Ready, "ready")
+	a.log.InfoContext(ctx, fmt.Sprintf("ready in %.1f s", time.Since(a.started).Seconds()))
+	a.writeRecord(ctx, nil)
+	return nil
+}
+
+// stage runs one stage and shows in /health that the node is at it.
+func (a *Agent) stage(ctx context.Context, name string, run func(ctx context.Context, span *report.Span) error) error {
+	a.setState(health.Starting, name)
+	return a.recorder.Do(ctx, name, run)
+}
+
+// discover finds out what the machine is, and reads what its user data adds to the configuration.
+func (a *Agent) discover(ctx context.Context, span *report.Span) error {
+	identity, metadata, err := node.Discover(ctx, a.parts().config.Node, node.Options{Log: a.log})
+	if err != nil {
+		return err
+	}
+	a.aws = newAWS(identity.Region, metadata)
+	a.update(func(p *parts) { p.identity = identity })
+	span.Note("provider", identity.Provider)
+	if metadata == nil {
+		return nil
+	}
+	data, err := metadata.UserData(ctx)
+	if err != nil {
+		return fmt.Errorf("read user data: %w", err)
+	}
+	if !config.IsDocument(data) {
+		return nil
+	}
+	layers, err := config.ReadLayers(a.opts.ConfigPath)
+	if err != nil {
+		return &ConfigurationError{err}
+	}
+	loaded, err := config.Parse(append(layers, config.Layer{Name: "user-data", Data: data})...)
+	if err != nil {
+		return &ConfigurationError{err}
+	}
+	span.Note("userData", "merged")
+	a.update(func(p *parts) { p.config = loaded.Config })
+	return nil
+}
+
+// readProject reads the Compose files and holds them against the configuration, before anything is fetched.
+func (a *Agent) readProject(ctx context.Context, span *report.Span) error {
+	p := a.parts()
+	project, err := workload.Load(ctx, p.config.Workload, a.opts.RunDir, a.secretsDir())
+	if err != nil {
+		return &ConfigurationError{err}
+	}
+	for _, warning := range project.Warnings {
+		a.log.WarnContext(ctx, "compose file", "warning", warning)
+	}
+	if err := errors.Join(project.CheckOrder(p.config.Drain.Order), checkItems(p.config.Secrets, project)); err != nil {
+		return &ConfigurationError{err}
+	}
+	engine, err := client.New(client.WithHost(string(p.config.Workload.Engine)))
+	if err != nil {
+		return fmt.Errorf("use the Docker Engine at %s: %w: correct workload.engine", p.config.Workload.Engine, err)
+	}
+	keeper, err := secret.NewKeeper(p.config.Secrets, secret.Deps{
+		AWS:                  a.aws.Config,
+		CredentialsDirectory: os.Getenv("CREDENTIALS_DIRECTORY"), // where systemd put this unit's credentials
+		Log:                  a.log,
+	})
+	if err != nil {
+		return &ConfigurationError{err}
+	}
+	runner := workload.NewRunner(project, workload.Options{Engine: engine, Log: a.log, Known: func() []secret.Value {
+		return slices.Collect(maps.Values(keeper.Values()))
+	}})
+	span.Note("services", len(project.Services()))
+	a.update(func(p *parts) { p.engine, p.keeper, p.runner = engine, keeper, runner })
+	return nil
+}
+
+// checkItems finds the secrets that a Compose file expects from the configuration and that are not there.
+func checkItems(cfg config.Secrets, project *workload.Project) error {
+	var names []string
+	for _, item := range cfg.Items {
+		names = append(names, item.Name)
+	}
+	known := "secrets.items lists none"
+	if len(names) > 0 {
+		known = "secrets.items has " + strings.Join(names, ", ")
+	}
+	var missing []error
+	for _, use := range project.Secrets() {
+		if use.Item != "" && !slices.Contains(names, use.Item) {
+			missing = append(missing, fmt.Errorf("service %q uses the external secret %q, which is not configured (%s): add it under secrets.items", use.Service, use.Item, known))
+		}
+	}
+	return errors.Join(missing...)
+}
+
+func (a *Agent) connect(ctx context.Context, span *report.Span) error {
+	p := a.parts()
+	return retry(ctx, span, engineLimit, func(error) bool { return false }, func(ctx context.Context) error {
+		ping, err := p.engine.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+		if err != nil {
+			return fmt.Errorf("no Docker Engine answers at %s: start it ('systemctl start docker'), or correct workload.engine: %w", p.config.Workload.Engine, err)
+		}
+		span.Note("api", ping.APIVersion)
+		return nil
+	})
+}
+
+// gather fetches secrets and images and looks for the compose plugin, all at the same time. Only images of a registry
+// whose password is one of the secrets wait for them.
+func (a *Agent) gather(ctx context.Context) error {
+	p := a.parts()
+	credentials := image.NewCredentials(p.config.Registries, a.aws.Config, p.keeper.Value, time.Now)
+	puller := image.NewPuller(p.engine, p.config.Workload.Pull, credentials, a.opts.Progress, a.log)
+	var free, waiting []string
+	for _, ref := range p.runner.Project().Images() {
+		host, err := image.Host(ref)
+		if err != nil {
+			return &ConfigurationError{err}
+		}
+		if _, needed := credentials.NeedsSecret(host); needed {
+			waiting = append(waiting, ref)
+		} else {
+			free = append(free, ref)
+		}
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.runner.Prepare(ctx) })
+	fetched := make(chan struct{})
+	group.Go(func() error {
+		err := a.stage(ctx, "secrets", a.fetchSecrets)
+		if err == nil {
+			close(fetched)
+		}
+		return err
+	})
+	group.Go(func() error {
+		return a.stage(ctx, "images", func(ctx context.Context, span *report.Span) error {
+			if _, err := puller.LoadArchives(ctx, slices.Concat(free, waiting)); err != nil {
+				return err
+			}
+			pulls, ctx := errgroup.WithContext(ctx)
+			var early, late []image.Image
+			pulls.Go(func() (err error) {
+				early, err = puller.Ensure(ctx, free)
+				return err
+			})
+			pulls.Go(func() (err error) {
+				select {
+				case <-fetched:
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+				late, err = puller.Ensure(ctx, waiting)
+				return err
+			})
+			if err := pulls.Wait(); err != nil {
+				return err
+			}
+			images := append(early, late...)
+			pulled := 0
+			for _, i := range images {
+				if i.Pulled {
+					pulled++
+				}
+			}
+			span.Note("images", len(images))
+			span.Note("pulled", pulled)
+			a.update(func(p *parts) { p.images = images })
+			return nil
+		})
+	})
+	return group.Wait()
+}
+
+// fetchSecrets gets every secret once and puts them on the tmpfs.
+func (a *Agent) fetchSecrets(ctx context.Context, span *report.Span) error {
+	p := a.parts()
+	store, err := secret.OpenStore(a.secretsDir())
+	if err != nil {
+		return err
+	}
+	fingerprints, err := secret.OpenFingerprinter(filepath.Join(a.opts.StateDir, "fingerprint.key"))
+	if err != nil {
+		return err
+	}
+	final := func(err error) bool { return errors.Is(err, secret.ErrDenied) || errors.Is(err, secret.ErrNotFound) }
+	err = retry(ctx, span, secretsLimit, final, func(ctx context.Context) error {
+		_, err := p.keeper.Refresh(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	delivery := newDelivery(p.config.Secrets, p.runner.Project(), p.keeper, store, fingerprints)
+	if _, err := delivery.write(); err != nil {
+		return err
+	}
+	span.Note("secrets", len(p.config.Secrets.Items))
+	a.update(func(p *parts) { p.store, p.delivery = store, delivery })
+	return nil
+}
+
+// checkLeaks refuses a Compose file that gives a secret away, before anything is started with it.
+func (a *Agent) checkLeaks(ctx context.Context) error {
+	p := a.parts()
+	leaks, warnings := p.runner.Project().Leaks(p.keeper.Values())
+	for _, warning := range warnings {
+		a.log.WarnContext(ctx, "possible secret in a compose file", "place", warning.String())
+	}
+	var refused []error
+	for _, leak := range leaks {
+		refused = append(refused, errors.New(leak.String()))
+	}
+	if len(refused) > 0 {
+		return &ConfigurationError{errors.Join(refused...)}
+	}
+	return nil
+}
+
+// startWorkload makes the containers what the files, images and secrets say, and waits until they are ready.
+func (a *Agent) startWorkload(ctx context.Context, _ *report.Span) error {
+	p := a.parts()
+	if _, err := p.runner.Project().WriteOverride(p.pinned(), p.delivery.labels()); err != nil {
+		return err
+	}
+	left, err := p.runner.StopLeft(ctx)
+	if err != nil {
+		return err
+	}
+	for _, container := range left {
+		a.log.InfoContext(ctx, "container of an inactive service removed", "container", container.Name, "service", container.Service)
+	}
+	return p.runner.Start(ctx, p.config.Workload.Ready, func(state workload.State) {
+		a.setState(health.Starting, "workload: "+state.String())
+	})
+}
+
+// pinned maps each image to the digest that was verified, where there is one.
+func (p parts) pinned() map[string]string {
+	pins := map[string]string{}
+	for _, i := range p.images {
+		if i.Pinned != "" {
+			pins[i.Ref] = i.Pinned
+		}
+	}
+	return pins
+}
+
+func (a *Agent) secretsDir() string { return filepath.Join(a.opts.RunDir, "secrets") }
+
+// parts is what the stages produced up to now.
+func (a *Agent) parts() parts {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.produced
+}
+
+func (a *Agent) update(change func(*parts)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(&a.produced)
+}

@@ -1,0 +1,181 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/flowviz/flowagent/agent/drain"
+	"github.com/flowviz/flowagent/agent/health"
+	"github.com/flowviz/flowagent/agent/image"
+	"github.com/flowviz/flowagent/agent/report"
+)
+
+// errBooting is the answer to what can't be done before the node is up.
+var errBooting = errors.New("the node is still booting: try again when 'flowagent status' says ready, or stop the agent")
+
+// serve keeps a ready node until ctx ends: secrets are refreshed and delivered, superseded images removed.
+func (a *Agent) serve(ctx context.Context) {
+	p := a.parts()
+	a.cleanUp(ctx)
+	// It returns when ctx ends, which is no failure.
+	_ = p.keeper.Run(ctx, func(ctx context.Context, _ []string) { a.deliver(ctx) })
+}
+
+// cleanUp removes superseded images under disk pressure. A node with old images is still a good node.
+func (a *Agent) cleanUp(ctx context.Context) {
+	p := a.parts()
+	removed, err := image.CleanUp(ctx, p.engine, p.config.Workload.CleanUp, p.runner.Project().Images(), image.DiskFree, a.log)
+	if err != nil {
+		a.log.WarnContext(ctx, "superseded images not removed", "error", err)
+	}
+	if len(removed) > 0 {
+		a.log.InfoContext(ctx, "superseded images removed", "images", removed)
+	}
+}
+
+// deliver brings changed secrets to the services and does to them what the configuration says.
+func (a *Agent) deliver(ctx context.Context) {
+	// A drain doesn't wait until a service that is being recreated turns ready.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.leaving, cancel)()
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	if a.leaving.Err() != nil {
+		return // what was wiped stays wiped
+	}
+	p := a.parts()
+	changed, err := p.delivery.write()
+	if err != nil {
+		a.log.ErrorContext(ctx, "secrets not delivered", "error", err)
+	}
+	restart, signals := p.delivery.reactions(changed)
+	for _, signal := range slices.Sorted(maps.Keys(signals)) {
+		services := signals[signal]
+		a.log.InfoContext(ctx, "secret changed: services get a signal", "signal", signal, "services", services)
+		if err := p.runner.Signal(ctx, services, signal); err != nil {
+			a.log.ErrorContext(ctx, "signal not delivered", "signal", signal, "services", services, "error", err)
+		}
+	}
+	if len(restart) > 0 {
+		a.log.InfoContext(ctx, "secret changed: services are recreated", "services", restart)
+		a.recreate(ctx, restart)
+	}
+}
+
+// recreate replaces the containers of services whose content version changed, and no others.
+func (a *Agent) recreate(ctx context.Context, services []string) {
+	p := a.parts()
+	_, err := p.runner.Project().WriteOverride(p.pinned(), p.delivery.labels())
+	if err == nil {
+		err = p.runner.Start(ctx, p.config.Workload.Ready, nil, services...)
+	}
+	switch {
+	case ctx.Err() != nil: // the agent stops; the next one goes on where this one was
+	case err != nil:
+		a.log.ErrorContext(ctx, "services not ready after their secrets changed", "services", services, "error", err)
+		a.setState(health.Failing, fmt.Sprintf("after a secret changed: %v", err))
+	default:
+		a.setState(health.Ready, "ready")
+	}
+}
+
+// Status implements [control.Agent].
+func (a *Agent) Status(ctx context.Context) report.Status {
+	a.mu.Lock()
+	p := a.produced
+	status := report.Status{
+		State:       a.endpoint.State().String(),
+		Detail:      a.detail,
+		Version:     a.opts.Version,
+		Environment: p.config.Node.Environment,
+		Node:        p.identity,
+		Now:         time.Now(),
+		Started:     a.started,
+		Ready:       a.readyAt,
+		Stages:      a.recorder.Stages(),
+	}
+	a.mu.Unlock()
+	if p.keeper != nil {
+		status.Secrets = p.keeper.Status()
+	}
+	if p.runner != nil {
+		state, err := p.runner.State(ctx)
+		if err != nil {
+			status.Problems = append(status.Problems, err.Error())
+		}
+		status.Workload = state
+	}
+	return status
+}
+
+// RefreshSecrets implements [control.Agent].
+func (a *Agent) RefreshSecrets(ctx context.Context) ([]string, error) {
+	if !a.ready() {
+		return nil, errBooting
+	}
+	changed, err := a.parts().keeper.Refresh(ctx)
+	// A caller that left must not leave a service half-way between two secrets.
+	a.deliver(context.WithoutCancel(ctx))
+	return changed, err
+}
+
+// Drain implements [control.Agent].
+func (a *Agent) Drain(ctx context.Context, request drain.Request) error {
+	if !a.ready() {
+		return errBooting
+	}
+	return a.drain(context.WithoutCancel(ctx), request)
+}
+
+func (a *Agent) drain(ctx context.Context, request drain.Request) error {
+	a.leave()
+	a.setState(health.Draining, request.Reason)
+	a.changing.Lock()
+	defer a.changing.Unlock()
+	if a.drained {
+		return nil
+	}
+	p := a.parts()
+	d := drain.Drain{
+		Config:   p.config.Drain,
+		Workload: p.runner,
+		Secrets:  p.store,
+		Log:      a.log,
+	}
+	if err := d.Run(ctx, request); err != nil {
+		return err
+	}
+	a.drained = true
+	a.setState(health.Draining, "drained: "+request.Reason)
+	return nil
+}
+
+func (a *Agent) ready() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.readyAt.IsZero()
+}
+
+// writeRecord keeps how the boot went for after a reboot. Losing it is no reason to lose the node.
+func (a *Agent) writeRecord(ctx context.Context, bootErr error) {
+	path := filepath.Join(a.opts.StateDir, "boot.json")
+	record, err := report.ReadRecord(path)
+	if err == nil {
+		a.mu.Lock()
+		record = report.Record{Starts: record.Starts + 1, Version: a.opts.Version, Started: a.started, Ready: a.readyAt, Stages: a.recorder.Stages()}
+		a.mu.Unlock()
+		if bootErr != nil {
+			record.Error = bootErr.Error()
+		}
+		err = report.WriteRecord(path, record)
+	}
+	if err != nil {
+		a.log.WarnContext(ctx, "boot not recorded", "error", err)
+	}
+}
