@@ -46,6 +46,13 @@ func NewRunner(p *Project, options Options) *Runner {
 // Project is what is run.
 func (r *Runner) Project() *Project { return r.project }
 
+// Prepare finds the compose plugin, which takes the time of starting it once. Calling it is optional; beside other work
+// it saves that time, and tells early that there is no plugin.
+func (r *Runner) Prepare(ctx context.Context) error {
+	_, err := r.findPlugin(ctx)
+	return err
+}
+
 func (r *Runner) findPlugin(ctx context.Context) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -127,8 +127,13 @@ func (r *Runner) Stop(ctx context.Context, order []string, budget time.Duration)
 		err := all(step, func(c ContainerState) error {
 			begin := time.Now()
 			err := r.stopService(ctx, c, min(c.grace(), share))
-			r.log.Info("container stopped", "service", c.Service, "container", c.Name, "elapsed", time.Since(begin), "error", err != nil)
-			return err
+			log := r.log.With("service", c.Service, "container", c.Name, "elapsed", time.Since(begin).Round(time.Millisecond))
+			if err != nil {
+				log.Error("container not stopped", "error", err)
+				return err
+			}
+			log.Info("container stopped")
+			return nil
 		})
 		errs = append(errs, err)
 		if ctx.Err() != nil {
