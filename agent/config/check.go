@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flowviz/flowagent/agent/config/internal/rule"
+	"github.com/flowviz/flowagent/internal/suggest"
 )
 
 // minRefresh is the shortest interval between two fetches of all secrets. Below it a fleet reaches Secrets Manager's
@@ -240,7 +241,7 @@ func (c *checker) unknownSecret(path, name string, items []Secret) {
 		names[i] = item.Name
 	}
 	hint := "add the secret to secrets.items"
-	if meant := suggest(name, names); meant != "" {
+	if meant := suggest.Closest(name, names); meant != "" {
 		hint = "did you mean `" + meant + "`?"
 	}
 	c.refuse(path, hint, "no secret in secrets.items has this name")

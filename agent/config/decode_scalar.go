@@ -102,9 +102,12 @@ func (d *decoder) printable(n *node, s spot) bool {
 	return true
 }
 
+// longestEchoed bounds the words that a message repeats, in bytes: names are shorter, and what is longer was pasted.
+const longestEchoed = 40
+
 // oneOf refuses a word that is not among the allowed ones. It is not repeated where it may be a secret.
 func (d *decoder) oneOf(n *node, s spot, allowed []string) {
-	if s.secretive() || len(n.text) > maxSuggest {
+	if s.secretive() || len(n.text) > longestEchoed {
 		d.problem(n.origin, s, didYouMean(n.text, allowed), "must be %s", alternatives(allowed))
 		return
 	}

@@ -308,14 +308,3 @@ func TestParseWithoutLayersSaysWhatToDo(t *testing.T) {
 		t.Errorf("got %q, want it to mention %q", got, want)
 	}
 }
-
-func TestDistanceCountsASwapAsOneSlip(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "abc", 3}, {"abc", "abc", 0}, {"paralel", "parallel", 1}, {"flies", "files", 1}, {"kitten", "sitting", 3}} {
-		if got := distance(c.a, c.b); got != c.want {
-			t.Errorf("distance(%q, %q): got %d, want %d", c.a, c.b, got, c.want)
-		}
-	}
-}

@@ -5,6 +5,7 @@ import (
 	"regexp"
 
 	"github.com/flowviz/flowagent/agent/config/internal/rule"
+	"github.com/flowviz/flowagent/internal/suggest"
 )
 
 // plainName is what may be a field's name; anything else is not repeated, since it may be a value gone astray.
@@ -13,7 +14,7 @@ var plainName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,39}$`)
 // unknown refuses a field that the format doesn't have, with the best guess at what was meant.
 func (d *decoder) unknown(f field, t reflect.Type, s spot) {
 	at := s.field(f.name)
-	hint, held := rule.Holders[s.rule][fold(f.name)]
+	hint, held := rule.Holders[s.rule][suggest.Fold(f.name)]
 	switch {
 	case held:
 		d.problem(f.origin, at, hint, "unknown field")
@@ -21,7 +22,7 @@ func (d *decoder) unknown(f field, t reflect.Type, s spot) {
 		d.remark(f.origin, s, "its fields are "+alternatives(fieldNames(t)), "a field that doesn't exist here")
 	case rule.NotYet[at.rule]:
 		d.problem(f.origin, at, "remove it", "this version does not act on it yet, so it is refused rather than ignored")
-	case suggest(f.name, fieldNames(t)) != "":
+	case suggest.Closest(f.name, fieldNames(t)) != "":
 		d.problem(f.origin, at, didYouMean(f.name, fieldNames(t)), "unknown field")
 	case elsewhere(f.name) != "":
 		d.problem(f.origin, at, "it belongs to "+elsewhere(f.name), "unknown field")

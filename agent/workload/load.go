@@ -108,7 +108,7 @@ func (p *Project) CheckOrder(order []string) error {
 	var errs []error
 	for i, name := range order {
 		if !slices.Contains(known, name) {
-			errs = append(errs, fmt.Errorf("drain.order: no service %q in the Compose files%s", name, suggest(name, known)))
+			errs = append(errs, fmt.Errorf("drain.order: no service %q in the Compose files%s", name, didYouMean(name, known)))
 		}
 		if slices.Contains(order[:i], name) {
 			errs = append(errs, fmt.Errorf("drain.order: service %q is listed twice: remove one", name))
@@ -306,7 +306,7 @@ func (p *Project) checkProfiles(wanted []string) error {
 		if len(known) > 0 {
 			exist = "there are " + strings.Join(known, ", ")
 		}
-		errs = append(errs, fmt.Errorf("workload.profiles: no service has the profile %q%s (%s)", profile, suggest(profile, known), exist))
+		errs = append(errs, fmt.Errorf("workload.profiles: no service has the profile %q%s (%s)", profile, didYouMean(profile, known), exist))
 	}
 	return errors.Join(errs...)
 }

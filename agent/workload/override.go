@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+
+	"github.com/flowviz/flowagent/internal/atomicfile"
 )
 
 // LabelContentVersion marks a container with the version of the secrets it was created for. Compose recreates a service
@@ -131,25 +133,8 @@ func (p *Project) WriteOverride(pinned, labels map[string]string) (changed bool,
 	if err := os.MkdirAll(p.runDir, 0o755); err != nil {
 		return false, fmt.Errorf("write the override: %w", err)
 	}
-	return true, writeFile(p.overridePath(), content)
-}
-
-// writeFile replaces a file as a whole; only its owner can read it.
-func writeFile(path string, content []byte) (err error) {
-	// CreateTemp makes files with mode 0600.
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+	if err := atomicfile.Write(p.overridePath(), content, 0o600); err != nil {
+		return false, fmt.Errorf("write the override: %w: check that %s is writable and not full", err, p.runDir)
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", path, err)
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return true, nil
 }

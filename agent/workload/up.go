@@ -40,7 +40,7 @@ func (r *Runner) up(ctx context.Context, services []string) error {
 
 func (r *Runner) active(name string) error {
 	if active := r.project.Services(); !slices.Contains(active, name) {
-		return fmt.Errorf("no active service %q%s", name, suggest(name, active))
+		return fmt.Errorf("no active service %q%s", name, didYouMean(name, active))
 	}
 	return nil
 }
