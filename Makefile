@@ -1,0 +1,58 @@
+# Everything a developer or CI does. What the targets make lands in .build, and can be made again.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BIN := $(CURDIR)/.build/bin
+VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+TOOLS := $(addprefix $(BIN)/,docker-compose ec2-metadata-mock staticcheck)
+
+# What mounts, or talks to the engine, runs as root; a person's sudo would forget where Go and the demo's wishes are.
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE=$${DEMO_ONCE:-}")
+
+.PHONY: help build tools setup test lint demo demo-aws bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: ## the agent, a static binary: .build/bin/flowagent
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/flowagent ./cmd/flowagent
+
+tools: $(TOOLS) ## the programs that tests run, pinned in tools/go.mod
+
+$(TOOLS): tools/go.mod tools/go.sum
+	CGO_ENABLED=0 go -C tools build -trimpath -ldflags '-s -w $(FLAGS)' -o $@ $(PACKAGE)
+	@touch $@
+
+$(BIN)/docker-compose: PACKAGE = github.com/docker/compose/v2/cmd
+$(BIN)/docker-compose: FLAGS = -X github.com/docker/compose/v2/internal.Version=$(shell go -C tools list -m -f '{{.Version}}' github.com/docker/compose/v2)
+$(BIN)/ec2-metadata-mock: PACKAGE = github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock
+$(BIN)/staticcheck: PACKAGE = honnef.co/go/tools/cmd/staticcheck
+
+setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
+	scripts/setup.sh lab compiler lint
+
+test: setup tools lint ## every check and test, in a private node with an engine of its own
+	scripts/test.sh
+
+lint: $(BIN)/staticcheck ## formatting, go vet, staticcheck, shellcheck
+	scripts/setup.sh lint
+	scripts/lint.sh
+
+demo: build tools ## a node on this machine's engine, until Ctrl-C; DEMO_ONCE=1 tests it and cleans up
+	@trap 'scripts/setup.sh engine-stop' EXIT; scripts/setup.sh engine demo; \
+	$(AS_ROOT) examples/wms/build.sh; \
+	$(AS_ROOT) scripts/demo.sh onprem
+
+demo-aws: build tools ## the same node with stand-ins for Secrets Manager, ECR and instance metadata
+	@trap 'scripts/setup.sh engine-stop' EXIT; scripts/setup.sh engine lab; \
+	$(AS_ROOT) examples/wms/build.sh; \
+	scripts/demo-aws.sh
+
+bench: build tools ## how long a node takes, beside a shell script that does the same
+	@trap 'scripts/setup.sh engine-stop' EXIT; scripts/setup.sh engine lab; \
+	test/bench/run.sh
+
+clean: ## removes .build, the lab's images included
+	rm -rf .build 2>/dev/null || sudo rm -rf .build

@@ -1,0 +1,194 @@
+#!/usr/bin/env bash
+# Installs what this project's programs need and a Debian or Ubuntu machine lacks. What is there is left as it is: no
+# package is upgraded, no Docker Engine is reconfigured or restarted.
+#
+#   scripts/setup.sh            all of the following but engine
+#   scripts/setup.sh engine     a running Docker Engine; installed and started only if none answers
+#   scripts/setup.sh engine-stop  ends the engine if `engine` started it, and nothing otherwise
+#   scripts/setup.sh lab        what the lab starts: dockerd, docker-registry, moto_server
+#   scripts/setup.sh images     mmdebstrap and Debian's keys, to make a base image where no registry answers
+#   scripts/setup.sh demo       age, to encrypt secrets as an on-prem site does
+#   scripts/setup.sh compiler   gcc, which Go's race detector needs
+#   scripts/setup.sh lint       shellcheck
+#
+# Several words may be given. Packages are installed as root, by sudo where needed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly build=$PWD/.build
+readonly log=$build/setup.log              # what apt and pip say, which is of interest when they fail
+readonly engine_note=$build/engine/started # how the engine was started, when it was started here
+readonly socket=/var/run/docker.sock
+readonly engine_wait=60 # seconds; dockerd answers within two, or after a minute's recovery of its state
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+as_root() {
+  if ((EUID == 0)); then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    die "\"$*\" needs root: install sudo or run this as root"
+  fi
+}
+
+# have PROGRAM: also where Debian puts what only root runs, which isn't on everybody's PATH.
+have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
+
+logged() {
+  mkdir -p "$build"
+  "$@" >"$log" 2>&1 </dev/null || {
+    tail -n 20 "$log" >&2
+    die "\"$*\" failed: the lines above are the end of $log"
+  }
+}
+
+refreshed=
+apt_refresh() {
+  [[ -z $refreshed ]] || return 0
+  command -v apt-get >/dev/null || die "this machine has no apt-get: install $* yourself and run this again"
+  logged as_root env DEBIAN_FRONTEND=noninteractive apt-get update
+  refreshed=yes
+}
+
+# A machine that has just booted may be busy with its own upgrades: wait up to five minutes for the lock.
+apt_install() {
+  apt_refresh "$@"
+  say "installing $*"
+  logged as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-upgrade --no-install-recommends \
+    -o DPkg::Lock::Timeout=300 "$@"
+}
+
+# need PROGRAM PACKAGE...: installs the packages where the program is missing.
+need() {
+  local program=$1
+  shift
+  have "$program" || apt_install "$@"
+}
+
+need_certificates() {
+  [[ -s ${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} ]] || apt_install ca-certificates
+}
+
+need_docker() {
+  need_certificates
+  need curl curl
+  need ip iproute2
+  need iptables iptables
+  need dockerd docker.io
+  # Debian 13 and later have the command line in a package of its own; elsewhere docker.io holds it.
+  if ! have docker; then
+    apt_refresh docker-cli
+    apt_install docker-cli
+  fi
+}
+
+engine_answers() {
+  local ping=(curl --silent --fail --max-time 5 --output /dev/null --unix-socket "$socket" http://docker/_ping)
+  have curl && { "${ping[@]}" || as_root "${ping[@]}"; }
+}
+
+# wait_for_engine [PID]: gives up early when that process ends.
+wait_for_engine() {
+  local end=$((SECONDS + engine_wait))
+  until engine_answers; do
+    ((SECONDS < end)) && [[ -z ${1:-} || -d /proc/$1 ]] || return 1
+    sleep 0.2
+  done
+}
+
+setup_engine() {
+  ! engine_answers || return 0
+  need_docker
+  ! engine_answers || return 0 # the package may have started it
+  mkdir -p "$build/engine"
+  if [[ -d /run/systemd/system ]]; then
+    say 'starting the Docker Engine (systemd)'
+    as_root systemctl start docker
+    echo systemd >"$engine_note"
+    wait_for_engine || die 'the Docker Engine does not answer: see journalctl -u docker'
+    return
+  fi
+  local engine_log=$build/engine/dockerd.log pid
+  say "starting a Docker Engine, because no systemd runs here; its log is $engine_log"
+  # shellcheck disable=SC2016 # the inner shell is to expand these
+  pid=$(as_root env PATH="$PATH:/usr/sbin:/sbin" sh -c 'setsid dockerd >"$1" 2>&1 </dev/null & echo $!' - "$engine_log")
+  echo "$pid" >"$engine_note"
+  wait_for_engine "$pid" || {
+    tail -n 20 "$engine_log" >&2
+    stop_engine
+    die "the Docker Engine does not start: the lines above are the end of $engine_log"
+  }
+}
+
+stop_engine() {
+  [[ -s $engine_note ]] || return 0
+  local how
+  how=$(<"$engine_note")
+  rm "$engine_note"
+  if [[ $how == systemd ]]; then
+    say 'stopping the Docker Engine'
+    as_root systemctl stop docker.service docker.socket
+    return
+  fi
+  # The number may belong to another program by now.
+  [[ $(cat "/proc/$how/comm" 2>/dev/null) == dockerd ]] || return 0
+  say 'stopping the Docker Engine'
+  as_root kill "$how"
+  local end=$((SECONDS + engine_wait))
+  while [[ -d /proc/$how ]] && ((SECONDS < end)); do sleep 0.2; done
+}
+
+# The package would start a registry on port 5000 for good; its one program is all that the lab needs.
+setup_registry() {
+  ! have docker-registry || return 0
+  [[ ! -x $build/bin/docker-registry ]] || return 0
+  apt_refresh docker-registry
+  say 'fetching docker-registry'
+  local unpacked=$build/docker-registry
+  rm -rf "$unpacked"
+  mkdir -p "$unpacked" "$build/bin"
+  (cd "$unpacked" && logged apt-get download docker-registry && dpkg-deb --extract ./*.deb .)
+  ln -sf "$unpacked/usr/bin/docker-registry" "$build/bin/docker-registry"
+}
+
+setup_moto() {
+  ! have moto_server || return 0
+  [[ ! -x $build/venv/bin/moto_server ]] || return 0
+  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    apt_install python3 python3-venv
+  fi
+  need_certificates
+  say 'installing moto_server'
+  rm -rf "$build/venv"
+  logged python3 -m venv "$build/venv"
+  logged "$build/venv/bin/pip" install --disable-pip-version-check 'moto[server]==5.*'
+}
+
+setup_lab() {
+  need_docker
+  setup_registry
+  setup_moto
+}
+
+setup_one() {
+  case $1 in
+  engine) setup_engine ;;
+  engine-stop) stop_engine ;;
+  lab) setup_lab ;;
+  images) need mmdebstrap mmdebstrap debian-archive-keyring ;;
+  demo) need age age ;;
+  compiler) need gcc gcc libc6-dev ;;
+  lint) need shellcheck shellcheck ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, images, demo, compiler or lint" ;;
+  esac
+}
+
+command -v go >/dev/null ||
+  die "Go is missing: install it from https://go.dev/dl/ or, under sudo, keep your path (sudo env PATH=\"\$PATH\" make …)"
+(($# > 0)) || set -- lab images demo compiler lint
+for part in "$@"; do
+  setup_one "$part"
+done
