@@ -19,7 +19,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/control"
 	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/health"
@@ -90,15 +89,13 @@ func Run(ctx context.Context, o Options) error {
 	if err := makeDirs(o); err != nil {
 		return err
 	}
-	loaded, err := config.Load(o.ConfigPath)
-	if err != nil {
-		return &ConfigurationError{err}
+	if err := a.stage(ctx, "config", a.loadConfig); err != nil {
+		return err
 	}
 	socket, err := control.Listen(filepath.Join(o.RunDir, "agent.sock"))
 	if err != nil {
 		return err
 	}
-	a.update(func(p *parts) { p.config = loaded.Config })
 
 	// The servers outlive the boot and the drain: both are when people look.
 	servers, stopServers := context.WithCancel(context.WithoutCancel(ctx))

@@ -82,6 +82,16 @@ func (a *Agent) stage(ctx context.Context, name string, run func(ctx context.Con
 	return a.recorder.Do(ctx, name, run)
 }
 
+func (a *Agent) loadConfig(_ context.Context, span *report.Span) error {
+	loaded, err := config.Load(a.opts.ConfigPath)
+	if err != nil {
+		return &ConfigurationError{err}
+	}
+	span.Note("layers", len(loaded.Layers))
+	a.update(func(p *parts) { p.config = loaded.Config })
+	return nil
+}
+
 // discover finds out what the machine is, and reads what its user data adds to the configuration.
 func (a *Agent) discover(ctx context.Context, span *report.Span) error {
 	identity, metadata, err := node.Discover(ctx, a.parts().config.Node, node.Options{Log: a.log})
