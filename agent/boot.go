@@ -134,7 +134,11 @@ func (a *Agent) readProject(ctx context.Context, span *report.Span) error {
 	for _, warning := range project.Warnings {
 		a.log.WarnContext(ctx, "compose file", "warning", warning)
 	}
-	if err := errors.Join(project.CheckOrder(p.config.Drain.Order), checkItems(p.config.Secrets, project)); err != nil {
+	if err := errors.Join(
+		project.CheckOrder(p.config.Drain.Order),
+		checkItems(p.config.Secrets, project),
+		image.Check(project.Images(), p.config.Workload.Pull.Pin),
+	); err != nil {
 		return &ConfigurationError{err}
 	}
 	engine, err := client.New(client.WithHost(string(p.config.Workload.Engine)))

@@ -29,7 +29,8 @@ Runs until it gets SIGTERM or SIGINT. The workload is left running then, so that
 			out := cmd.ErrOrStderr()
 			var progress image.Progress
 			if width, terminal := terminalWidth(out); terminal {
-				progress = image.NewBars(out, width)
+				bars := image.NewBars(out, width)
+				progress, out = bars, bars // events are printed above the bars
 			}
 			log, err := newLogger(out, logFormat)
 			if err != nil {
