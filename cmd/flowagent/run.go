@@ -78,7 +78,10 @@ func terminalWidth(w io.Writer) (int, bool) {
 		return 0, false
 	}
 	width, _, err := term.GetSize(int(file.Fd()))
-	return width, err == nil && width > 0
+	if err != nil || width == 0 {
+		width = 80 // a terminal that doesn't tell, such as a serial console
+	}
+	return width, true
 }
 
 // noArguments refuses arguments where flags were meant.
