@@ -13,6 +13,7 @@ import (
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/image"
 	"github.com/flowviz/flowagent/agent/report"
+	"github.com/flowviz/flowagent/agent/workload"
 )
 
 // errBooting is the answer to what can't be done before the node is up.
@@ -62,10 +63,23 @@ func (a *Agent) deliver(ctx context.Context) {
 			a.log.ErrorContext(ctx, "signal not delivered", "signal", signal, "services", services, "error", err)
 		}
 	}
-	if len(restart) > 0 {
+	switch {
+	case len(restart) > 0:
 		a.log.InfoContext(ctx, "secret changed: services are recreated", "services", restart)
 		a.recreate(ctx, restart)
+	case a.endpoint.State() == health.Failing:
+		a.recover(ctx)
 	}
+}
+
+// recover turns a node ready again whose services have come up after all.
+func (a *Agent) recover(ctx context.Context) {
+	state, err := a.parts().runner.State(ctx)
+	if err != nil || slices.ContainsFunc(state.Services, func(s workload.ServiceState) bool { return !s.Phase.Ready() }) {
+		return
+	}
+	a.log.InfoContext(ctx, "services are ready after all")
+	a.setState(health.Ready, "ready")
 }
 
 // recreate replaces the containers of services whose content version changed, and no others.
