@@ -318,9 +318,14 @@ func (a *Agent) startWorkload(ctx context.Context, _ *report.Span) error {
 	for _, container := range left {
 		a.log.InfoContext(ctx, "container of an inactive service removed", "container", container.Name, "service", container.Service)
 	}
-	return p.runner.Start(ctx, p.config.Workload.Ready, func(state workload.State) {
+	err = p.runner.Start(ctx, p.config.Workload.Ready, func(state workload.State) {
 		a.setState(health.Starting, "workload: "+state.String())
 	})
+	if err != nil {
+		return err
+	}
+	// What runs since before this boot may have missed a rotation.
+	return a.signal(ctx, a.started, nil)
 }
 
 // pinned maps each image to the digest that was verified, where there is one.

@@ -99,29 +99,45 @@ func (d *delivery) restarts(use workload.SecretUse) bool {
 	return use.ForcesRestart || d.onChange[use.Item].Restart
 }
 
-// reactions are what changed secrets mean for the services that use them: which are recreated, and which get which
-// signal. A service that is recreated gets no signal. A withdrawn secret means neither: a service may go on with what it
-// holds in memory, while a new container could not start.
-func (d *delivery) reactions(changed []workload.SecretUse) (restart []string, signals map[string][]string) {
-	var present []workload.SecretUse
+// recreations are the services that must be recreated because of what changed. A withdrawn secret recreates nobody: a
+// service may go on with what it holds in memory, while a new container could not start.
+func (d *delivery) recreations(changed []workload.SecretUse) []string {
+	var services []string
 	for _, use := range changed {
-		if _, found, _ := d.value(use); found {
-			present = append(present, use)
+		_, present, _ := d.value(use)
+		if present && d.restarts(use) && !slices.Contains(services, use.Service) {
+			services = append(services, use.Service)
 		}
 	}
-	for _, use := range present {
-		if d.restarts(use) && !slices.Contains(restart, use.Service) {
-			restart = append(restart, use.Service)
+	return services
+}
+
+// call is a signal for a service.
+type call struct{ service, signal string }
+
+// versions are the content versions that each call is about. One whose secret was withdrawn is left out, since there is
+// nothing new to tell.
+func (d *delivery) versions() map[call]string {
+	values, gone := map[call]map[string]secret.Value{}, map[call]bool{}
+	for _, use := range d.uses {
+		c := call{use.Service, d.onChange[use.Item].Signal}
+		if c.signal == "" {
+			continue
+		}
+		if values[c] == nil {
+			values[c] = map[string]secret.Value{}
+		}
+		value, present, _ := d.value(use)
+		values[c][use.File] = value
+		gone[c] = gone[c] || !present
+	}
+	versions := map[call]string{}
+	for c, v := range values {
+		if !gone[c] {
+			versions[c] = d.fingerprints.Sum(v)
 		}
 	}
-	signals = map[string][]string{}
-	for _, use := range present {
-		signal := d.onChange[use.Item].Signal
-		if signal != "" && !slices.Contains(restart, use.Service) && !slices.Contains(signals[signal], use.Service) {
-			signals[signal] = append(signals[signal], use.Service)
-		}
-	}
-	return restart, signals
+	return versions
 }
 
 // services are the services that use secrets, each once, in order.

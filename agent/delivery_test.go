@@ -142,8 +142,8 @@ func TestDelivery_RecreatesOnlyServicesWhoseSecretAsksForIt(t *testing.T) {
 
 	s.password["db"] = "db-2"
 	_, uses := s.deliver(t)
-	if restart, signals := s.reactions(uses); restart != nil || len(signals) != 0 {
-		t.Errorf("a secret with onChange none: got restart %v, signals %v", restart, signals)
+	if restart := s.recreations(uses); restart != nil {
+		t.Errorf("a secret with onChange none recreates %v", restart)
 	}
 	if diff := cmp.Diff(before, s.labels()); diff != "" {
 		t.Errorf("it changed labels (-want +got):\n%s", diff)
@@ -151,7 +151,7 @@ func TestDelivery_RecreatesOnlyServicesWhoseSecretAsksForIt(t *testing.T) {
 
 	s.password["session"] = "session-2"
 	_, uses = s.deliver(t)
-	if restart, _ := s.reactions(uses); !cmp.Equal(restart, []string{"api"}) {
+	if restart := s.recreations(uses); !cmp.Equal(restart, []string{"api"}) {
 		t.Errorf("a secret with onChange restart: got %v, want api", restart)
 	}
 	after := s.labels()
@@ -165,22 +165,30 @@ func TestDelivery_ATargetOutsideRunSecretsForcesARecreate(t *testing.T) {
 	s.deliver(t)
 	s.write(t, "tls.pem", "certificate-2")
 	_, uses := s.deliver(t)
-	if restart, _ := s.reactions(uses); !cmp.Equal(restart, []string{"edge"}) {
+	if restart := s.recreations(uses); !cmp.Equal(restart, []string{"edge"}) {
 		t.Errorf("got %v, want edge", restart)
 	}
 }
 
-func TestDelivery_SignalsEachServiceOnceUnlessItIsRecreated(t *testing.T) {
+func TestDelivery_ACallsVersionFollowsItsSecretsAlone(t *testing.T) {
 	s := newSite(t, signalling("db", "SIGHUP"), restarting("session"))
-	s.deliver(t)
-	s.password["db"], s.password["session"] = "db-2", "session-2"
-	_, uses := s.deliver(t)
-	restart, signals := s.reactions(uses)
-	if diff := cmp.Diff([]string{"api"}, restart); diff != "" {
-		t.Errorf("restart (-want +got):\n%s", diff)
+	api, worker := call{"api", "SIGHUP"}, call{"worker", "SIGHUP"}
+	before := s.versions()
+	if len(before) != 2 || before[api] == "" || before[worker] == "" {
+		t.Fatalf("got %v, want a version for api and worker", before)
 	}
-	if diff := cmp.Diff(map[string][]string{"SIGHUP": {"worker"}}, signals); diff != "" {
-		t.Errorf("signals (-want +got):\n%s", diff)
+	s.password["session"] = "session-2"
+	if diff := cmp.Diff(before, s.versions(), cmp.AllowUnexported(call{})); diff != "" {
+		t.Errorf("another secret changed (-want +got):\n%s", diff)
+	}
+	s.password["db"] = "db-2"
+	after := s.versions()
+	if after[api] == before[api] || after[worker] == before[worker] {
+		t.Errorf("their secret changed: got %v after %v", after, before)
+	}
+	delete(s.password, "db")
+	if got := s.versions(); len(got) != 0 {
+		t.Errorf("their secret was withdrawn: got %v, want nothing to tell", got)
 	}
 }
 
@@ -195,7 +203,7 @@ func TestDelivery_AWithdrawnSecretGoesAndNobodyIsRecreatedForIt(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(s.store.Path("api"), "session")); !os.IsNotExist(err) {
 		t.Errorf("the file is still there: %v", err)
 	}
-	if restart, _ := s.reactions(uses); restart != nil {
+	if restart := s.recreations(uses); restart != nil {
 		t.Errorf("recreated without the secret: %v", restart)
 	}
 }

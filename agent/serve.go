@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -51,17 +50,14 @@ func (a *Agent) deliver(ctx context.Context) {
 		return // what was wiped stays wiped
 	}
 	p := a.parts()
+	written := time.Now()
 	changed, err := p.delivery.write()
 	if err != nil {
 		a.log.ErrorContext(ctx, "secrets not delivered", "error", err)
 	}
-	restart, signals := p.delivery.reactions(changed)
-	for _, signal := range slices.Sorted(maps.Keys(signals)) {
-		services := signals[signal]
-		a.log.InfoContext(ctx, "secret changed: services get a signal", "signal", signal, "services", services)
-		if err := p.runner.Signal(ctx, services, signal); err != nil {
-			a.log.ErrorContext(ctx, "signal not delivered", "signal", signal, "services", services, "error", err)
-		}
+	restart := p.delivery.recreations(changed)
+	if err := a.signal(ctx, written, restart); err != nil {
+		a.log.ErrorContext(ctx, "services not signalled", "error", err)
 	}
 	switch {
 	case len(restart) > 0:

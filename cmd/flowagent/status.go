@@ -54,22 +54,25 @@ const pollInterval = 250 * time.Millisecond
 
 // waitReady asks until the node is ready or failing. An agent that doesn't answer yet may still be starting.
 func waitReady(ctx context.Context, client *control.Client, limit time.Duration) (report.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		status, err := client.Status(ctx)
+		status, err := client.Status(limited)
 		switch {
 		case err == nil && (status.State == health.Ready.String() || status.State == health.Failing.String()):
 			return status, nil
-		case err != nil && !errors.Is(err, control.ErrUnreachable) && ctx.Err() == nil:
+		case err != nil && !errors.Is(err, control.ErrUnreachable) && limited.Err() == nil:
 			return status, err
 		}
 		select {
 		case <-tick.C:
-		case <-ctx.Done():
-			if err == nil {
+		case <-limited.Done():
+			switch {
+			case ctx.Err() != nil:
+				return status, context.Cause(ctx)
+			case err == nil:
 				return status, nil
 			}
 			return status, fmt.Errorf("%w after %v", control.ErrUnreachable, limit)
