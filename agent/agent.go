@@ -56,7 +56,8 @@ type Agent struct {
 	recorder *report.Recorder
 	endpoint *health.Endpoint
 	started  time.Time
-	aws      *awsConfigs // set by the node stage, before anything uses it
+	plugin   func() (string, error) // the compose plugin's path, looked for once
+	aws      *awsConfigs            // set by the node stage, before anything uses it
 
 	// mu guards what the stages produce and Status shows.
 	mu       sync.Mutex
@@ -83,6 +84,7 @@ func Run(ctx context.Context, o Options) error {
 		endpoint: health.NewEndpoint(),
 		started:  time.Now(),
 	}
+	a.plugin = sync.OnceValues(func() (string, error) { return a.findPlugin(ctx) })
 	a.leaving, a.leave = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.leave()
 	a.log.InfoContext(ctx, "agent started", "version", o.Version, "config", o.ConfigPath)

@@ -46,6 +46,8 @@ type parts struct {
 
 // boot goes through the stages up to ready. The health listener it opens is served until servers ends.
 func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context.Context) error {
+	// Asking the plugin for its version takes longer than all that comes before it is needed.
+	go func() { _, _ = a.plugin() }()
 	if err := a.stage(ctx, "node", a.discover); err != nil {
 		return err
 	}
@@ -80,6 +82,16 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 func (a *Agent) stage(ctx context.Context, name string, run func(ctx context.Context, span *report.Span) error) error {
 	a.setState(health.Starting, name)
 	return a.recorder.Do(ctx, name, run)
+}
+
+// findPlugin looks for the operator's compose plugin.
+func (a *Agent) findPlugin(ctx context.Context) (string, error) {
+	path, version, err := workload.FindPlugin(ctx)
+	if err != nil {
+		return "", err
+	}
+	a.log.InfoContext(ctx, "compose plugin found", "path", path, "version", version)
+	return path, nil
 }
 
 func (a *Agent) loadConfig(_ context.Context, span *report.Span) error {
@@ -153,7 +165,7 @@ func (a *Agent) readProject(ctx context.Context, span *report.Span) error {
 	if err != nil {
 		return &ConfigurationError{err}
 	}
-	runner := workload.NewRunner(project, workload.Options{Engine: engine, Log: a.log, Known: func() []secret.Value {
+	runner := workload.NewRunner(project, workload.Options{Engine: engine, Plugin: a.plugin, Log: a.log, Known: func() []secret.Value {
 		return slices.Collect(maps.Values(keeper.Values()))
 	}})
 	span.Note("services", len(project.Services()))
@@ -192,7 +204,7 @@ func (a *Agent) connect(ctx context.Context, span *report.Span) error {
 	})
 }
 
-// gather fetches secrets and images and looks for the compose plugin, all at the same time. Only images of a registry
+// gather fetches secrets and images at the same time, and sees that there is a compose plugin. Only images of a registry
 // whose password is one of the secrets wait for them.
 func (a *Agent) gather(ctx context.Context) error {
 	p := a.parts()
@@ -212,7 +224,10 @@ func (a *Agent) gather(ctx context.Context) error {
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return p.runner.Prepare(ctx) })
+	group.Go(func() error {
+		_, err := a.plugin()
+		return err
+	})
 	fetched := make(chan struct{})
 	group.Go(func() error {
 		err := a.stage(ctx, "secrets", a.fetchSecrets)

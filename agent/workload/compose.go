@@ -31,7 +31,7 @@ const (
 // next begins: two of them would fight for container names. The lock is an open file that the plugin inherits, so it
 // is held for as long as either lives.
 func (r *Runner) compose(ctx context.Context, args ...string) error {
-	plugin, err := r.findPlugin(ctx)
+	plugin, err := r.plugin()
 	if err != nil {
 		return err
 	}

@@ -104,7 +104,8 @@ func (s *site) runner(labels map[string]string, profiles ...string) *Runner {
 	if _, err := p.WriteOverride(nil, labels); err != nil {
 		s.t.Fatal(err)
 	}
-	return NewRunner(p, Options{Engine: s.engine, Plugin: lab.ComposePlugin(s.t), Known: func() []secret.Value { return s.known }})
+	plugin := lab.ComposePlugin(s.t)
+	return NewRunner(p, Options{Engine: s.engine, Plugin: func() (string, error) { return plugin, nil }, Known: func() []secret.Value { return s.known }})
 }
 
 func (s *site) start(r *Runner) {

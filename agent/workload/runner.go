@@ -1,10 +1,8 @@
 package workload
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
-	"sync"
 
 	"github.com/moby/moby/client"
 
@@ -15,8 +13,9 @@ import (
 type Options struct {
 	// Engine is the Docker Engine; required. It is not closed here.
 	Engine *client.Client
-	// Plugin is the compose plugin's path; found with FindPlugin when empty.
-	Plugin string
+	// Plugin gives the compose plugin's path, such as a [FindPlugin] that was begun earlier; required. It is called each
+	// time that compose is run.
+	Plugin func() (string, error)
 	// Log takes events; nothing is logged when it is nil.
 	Log *slog.Logger
 	// Known gives the secrets that must not appear in an error; nil for none. It is called when an error is made.
@@ -29,9 +28,7 @@ type Runner struct {
 	engine  *client.Client
 	log     *slog.Logger
 	known   func() []secret.Value
-
-	mu     sync.Mutex
-	plugin string
+	plugin  func() (string, error)
 }
 
 // NewRunner prepares to run a project; it contacts nothing.
@@ -45,28 +42,6 @@ func NewRunner(p *Project, options Options) *Runner {
 
 // Project is what is run.
 func (r *Runner) Project() *Project { return r.project }
-
-// Prepare finds the compose plugin, which takes the time of starting it once. Calling it is optional; beside other work
-// it saves that time, and tells early that there is no plugin.
-func (r *Runner) Prepare(ctx context.Context) error {
-	_, err := r.findPlugin(ctx)
-	return err
-}
-
-func (r *Runner) findPlugin(ctx context.Context) (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.plugin != "" {
-		return r.plugin, nil
-	}
-	path, version, err := FindPlugin(ctx)
-	if err != nil {
-		return "", err
-	}
-	r.log.Info("compose plugin found", "path", path, "version", version)
-	r.plugin = path
-	return path, nil
-}
 
 // scrubber knows every secret there is to know now: the configured ones and those of the Compose files.
 func (r *Runner) scrubber() scrubber {
