@@ -60,10 +60,11 @@ type Agent struct {
 	aws      *awsConfigs            // set by the node stage, before anything uses it
 
 	// mu guards what the stages produce and Status shows.
-	mu       sync.Mutex
-	produced parts
-	detail   string
-	readyAt  time.Time
+	mu          sync.Mutex
+	produced    parts
+	detail      string
+	readyAt     time.Time
+	undelivered error // what the last delivery of secrets failed with
 
 	// changing is held while containers or secrets are changed after the boot.
 	changing sync.Mutex

@@ -339,6 +339,9 @@ func (a *Agent) startWorkload(ctx context.Context, _ *report.Span) error {
 	if err != nil {
 		return err
 	}
+	if err := p.delivery.prune(); err != nil {
+		return err
+	}
 	// What runs since before this boot may have missed a rotation.
 	return a.signal(ctx, a.started, nil)
 }

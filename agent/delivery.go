@@ -75,6 +75,22 @@ func (d *delivery) write() ([]workload.SecretUse, error) {
 	return changed, errors.Join(failed...)
 }
 
+// prune removes the secrets of services that have none any more. Their containers must be gone, or made anew.
+func (d *delivery) prune() error {
+	stored, err := d.store.Services()
+	if err != nil {
+		return err
+	}
+	wanted := d.services()
+	var failed []error
+	for _, service := range stored {
+		if !slices.Contains(wanted, service) {
+			failed = append(failed, d.store.Remove(service))
+		}
+	}
+	return errors.Join(failed...)
+}
+
 // labels are the content versions of the services that must be recreated when a secret changes. Services whose secrets
 // change in place have none, so that a rotation doesn't touch them.
 func (d *delivery) labels() map[string]string {

@@ -208,6 +208,24 @@ func TestDelivery_AWithdrawnSecretGoesAndNobodyIsRecreatedForIt(t *testing.T) {
 	}
 }
 
+func TestDelivery_PrunesWhatBelongsToNoService(t *testing.T) {
+	s := newSite(t)
+	s.deliver(t)
+	if _, err := s.store.Apply("left", []secret.File{{Name: "token", Value: secret.NewValue([]byte("old"))}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.prune(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.store.Services()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"api", "edge", "worker"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestDelivery_AServiceWhoseSecretCannotBeReadKeepsWhatItHas(t *testing.T) {
 	s := newSite(t)
 	s.deliver(t)

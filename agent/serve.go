@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/flowviz/flowagent/agent/drain"
@@ -23,7 +24,11 @@ func (a *Agent) serve(ctx context.Context) {
 	p := a.parts()
 	a.cleanUp(ctx)
 	// It returns when ctx ends, which is no failure.
-	_ = p.keeper.Run(ctx, func(ctx context.Context, _ []string) { a.deliver(ctx) })
+	_ = p.keeper.Run(ctx, func(ctx context.Context, _ []string) {
+		if err := a.deliver(ctx); err != nil {
+			a.log.ErrorContext(ctx, "secrets not delivered", "error", err)
+		}
+	})
 }
 
 // cleanUp removes superseded images under disk pressure. A node with old images is still a good node.
@@ -38,8 +43,9 @@ func (a *Agent) cleanUp(ctx context.Context) {
 	}
 }
 
-// deliver brings changed secrets to the services and does to them what the configuration says.
-func (a *Agent) deliver(ctx context.Context) {
+// deliver brings changed secrets to the services and does to them what the configuration says. What failed is tried
+// again at the next delivery and stands in the status until then.
+func (a *Agent) deliver(ctx context.Context) error {
 	// A drain doesn't wait until a service that is being recreated turns ready.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -47,25 +53,27 @@ func (a *Agent) deliver(ctx context.Context) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	if a.leaving.Err() != nil {
-		return // what was wiped stays wiped
+		return nil // what was wiped stays wiped
 	}
 	p := a.parts()
 	written := time.Now()
-	changed, err := p.delivery.write()
-	if err != nil {
-		a.log.ErrorContext(ctx, "secrets not delivered", "error", err)
-	}
+	changed, writeErr := p.delivery.write()
 	restart := p.delivery.recreations(changed)
-	if err := a.signal(ctx, written, restart); err != nil {
-		a.log.ErrorContext(ctx, "services not signalled", "error", err)
-	}
+	err := errors.Join(writeErr, a.signal(ctx, written, restart))
 	switch {
 	case len(restart) > 0:
 		a.log.InfoContext(ctx, "secret changed: services are recreated", "services", restart)
-		a.recreate(ctx, restart)
+		err = errors.Join(err, a.recreate(ctx, restart))
 	case a.endpoint.State() == health.Failing:
 		a.recover(ctx)
 	}
+	if ctx.Err() != nil {
+		return nil // the agent stops or the node leaves; the next agent goes on where this one was
+	}
+	a.mu.Lock()
+	a.undelivered = err
+	a.mu.Unlock()
+	return err
 }
 
 // recover turns a node ready again whose services have come up after all.
@@ -79,20 +87,22 @@ func (a *Agent) recover(ctx context.Context) {
 }
 
 // recreate replaces the containers of services whose content version changed, and no others.
-func (a *Agent) recreate(ctx context.Context, services []string) {
+func (a *Agent) recreate(ctx context.Context, services []string) error {
 	p := a.parts()
 	_, err := p.runner.Project().WriteOverride(p.pinned(), p.delivery.labels())
 	if err == nil {
 		err = p.runner.Start(ctx, p.config.Workload.Ready, nil, services...)
 	}
 	switch {
-	case ctx.Err() != nil: // the agent stops; the next one goes on where this one was
+	case ctx.Err() != nil:
+		return nil
 	case err != nil:
-		a.log.ErrorContext(ctx, "services not ready after their secrets changed", "services", services, "error", err)
-		a.setState(health.Failing, fmt.Sprintf("after a secret changed: %v", err))
-	default:
-		a.setState(health.Ready, "ready")
+		err = fmt.Errorf("recreate %s after a secret changed: %w", strings.Join(services, ", "), err)
+		a.setState(health.Failing, err.Error())
+		return err
 	}
+	a.setState(health.Ready, "ready")
+	return nil
 }
 
 // Status implements [control.Agent].
@@ -109,6 +119,9 @@ func (a *Agent) Status(ctx context.Context) report.Status {
 		Started:     a.started,
 		Ready:       a.readyAt,
 		Stages:      a.recorder.Stages(),
+	}
+	if a.undelivered != nil {
+		status.Problems = append(status.Problems, "secrets not delivered: "+a.undelivered.Error())
 	}
 	a.mu.Unlock()
 	if p.keeper != nil {
@@ -131,8 +144,7 @@ func (a *Agent) RefreshSecrets(ctx context.Context) ([]string, error) {
 	}
 	changed, err := a.parts().keeper.Refresh(ctx)
 	// A caller that left must not leave a service half-way between two secrets.
-	a.deliver(context.WithoutCancel(ctx))
-	return changed, err
+	return changed, errors.Join(err, a.deliver(context.WithoutCancel(ctx)))
 }
 
 // Drain implements [control.Agent].

@@ -15,8 +15,10 @@ func Default() Config {
 			// Long enough for a database that replays its journal; compose's own `up --wait` has no limit at all.
 			Ready: Ready{Timeout: Duration(5 * time.Minute), StableFor: Duration(5 * time.Second)},
 			Pull: Pull{
-				Policy:   PullMissing,
-				Parallel: 4,
+				Policy: PullMissing,
+				// More than most nodes have images: the engine downloads three layers at a time anyway, and an image that
+				// waits here keeps it from choosing the next one. Five images took 0.77 s with 8 and 0.92 s with 4.
+				Parallel: 8,
 				Pin:      PinNone,
 				// The limits of the ECS agent: begin 5 minutes, silence 1 minute, 2 hours in all.
 				BeginTimeout: Duration(5 * time.Minute),

@@ -122,7 +122,7 @@ workload:
     stableFor: 5s                      # default
   pull:
     policy: missing                    # default
-    parallel: 4                        # default
+    parallel: 8                        # default
     pin: none                          # default
     beginTimeout: 5m                   # default
     idleTimeout: 1m                    # default
@@ -162,7 +162,7 @@ func TestJSONHasTheConfigurationItsOriginsAndItsLayers(t *testing.T) {
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.Config.Drain.Budget != "5m" || got.Config.Workload.Pull.Parallel != 4 || got.Config.Workload.Files[0] != "/c.yaml" {
+	if got.Config.Drain.Budget != "5m" || got.Config.Workload.Pull.Parallel != 8 || got.Config.Workload.Files[0] != "/c.yaml" {
 		t.Errorf("config: got %s", text)
 	}
 	if diff := cmp.Diff(Origin{File: "/etc/main.yaml", Line: 4, Column: 17}, got.Origins["drain.budget"]); diff != "" {

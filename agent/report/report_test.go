@@ -55,7 +55,7 @@ api      failed  1m0s   2         shop/api@0123456789ab  exited with 1
 SECRET       STATE    VERSION  FETCHED  SOURCE        PROBLEM
 db_password  missing  -        never    file:/etc/db  secret db_password from file:/etc/db: not found
 
-not known: no Docker Engine answers
+problem: no Docker Engine answers
 `
 	if diff := cmp.Diff(want, got.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

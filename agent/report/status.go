@@ -31,7 +31,7 @@ type Status struct {
 	// Workload is empty until the Compose files were read.
 	Workload workload.State  `json:"workload"`
 	Secrets  []secret.Status `json:"secrets"`
-	// Problems are what could not be found out for this report.
+	// Problems are what is wrong beside the state, and what could not be found out for this report.
 	Problems []string `json:"problems,omitempty"`
 }
 
@@ -82,7 +82,7 @@ func Write(w io.Writer, s Status) error {
 		}
 	}
 	for _, problem := range s.Problems {
-		out.printf("\nnot known: %s\n", problem)
+		out.printf("\nproblem: %s\n", problem)
 	}
 	return out.err
 }

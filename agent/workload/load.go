@@ -244,8 +244,11 @@ func (p *Project) readError(err error) error {
 	text := err.Error()
 	hint := ""
 	switch {
-	case strings.HasSuffix(text, "false schema"):
+	case strings.HasSuffix(text, "false schema"), strings.Contains(text, "additional properties "):
 		hint = ": Compose has no such field there; correct its name"
+	case strings.Contains(text, "yaml: "):
+		// The parser's own line is one too low in some messages, so another opinion helps.
+		hint = ": correct its YAML; `docker compose config --quiet` checks it, too"
 	case strings.Contains(text, "depends on undefined service"):
 		hint = ": define it, or activate a profile of it in workload.profiles"
 	case strings.Contains(text, "refers to undefined secret"):
