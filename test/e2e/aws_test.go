@@ -1,0 +1,109 @@
+package e2e
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	sm "github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/flowviz/flowagent/internal/awsfake"
+	"github.com/flowviz/flowagent/test/lab"
+)
+
+const (
+	region = "us-east-1" // the metadata mock's own
+	// ecrAccount is the account in the name of the ECR registry; a lab has one, so one node at a time.
+	ecrAccount = "123456789012"
+)
+
+var accounts atomic.Int64
+
+// useAWS gives the node an AWS of its own: moto, with awsfake in front.
+func (n *node) useAWS(instance bool) {
+	n.t.Helper()
+	fake, err := awsfake.New(motoURL(n.t))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	account := fmt.Sprintf("%012d", 200000000000+accounts.Add(1))
+	if n.registry != nil && strings.HasPrefix(n.registry.Host, ecrAccount) {
+		account = ecrAccount // moto's token has to be the one that the registry takes
+	}
+	if !instance {
+		n.env["AWS_ACCESS_KEY_ID"], n.env["AWS_SECRET_ACCESS_KEY"] = "testing", "testing"
+		n.env["AWS_REGION"] = region
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("X-Moto-Account-Id", account)
+		fake.ServeHTTP(w, r)
+	}))
+	n.t.Cleanup(server.Close)
+	n.aws = fake
+	n.env["AWS_ENDPOINT_URL"] = server.URL
+	n.vault = sm.New(sm.Options{
+		BaseEndpoint: &server.URL, Region: region,
+		Credentials: credentials.NewStaticCredentialsProvider("testing", "testing", ""),
+	})
+}
+
+// onEC2 starts a metadata service with this user data.
+func (n *node) onEC2(userData string) {
+	n.t.Helper()
+	config, err := json.Marshal(map[string]any{
+		"userdata": map[string]any{"values": map[string]any{
+			"userdata": base64.StdEncoding.EncodeToString([]byte(userData)),
+		}},
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.env["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = lab.MetadataMock(n.t, string(config))
+}
+
+func (n *node) createSecret(name, value string) {
+	n.t.Helper()
+	n.learn(value)
+	if _, err := n.vault.CreateSecret(n.t.Context(), &sm.CreateSecretInput{Name: &name, SecretString: &value}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// rotate gives a secret a new value.
+func (n *node) rotate(name, value string) {
+	n.t.Helper()
+	n.learn(value)
+	if _, err := n.vault.PutSecretValue(n.t.Context(), &sm.PutSecretValueInput{SecretId: &name, SecretString: &value}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) rotateBinary(name string, value []byte) {
+	n.t.Helper()
+	if _, err := n.vault.PutSecretValue(n.t.Context(), &sm.PutSecretValueInput{SecretId: &name, SecretBinary: value}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) deleteSecret(name string) {
+	n.t.Helper()
+	now := true
+	if _, err := n.vault.DeleteSecret(n.t.Context(), &sm.DeleteSecretInput{SecretId: &name, ForceDeleteWithoutRecovery: &now}); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// environment is the agent's whole environment.
+func (n *node) environment() []string {
+	env := []string{"PATH=" + os.Getenv("PATH")}
+	for name, value := range n.env {
+		env = append(env, name+"="+value)
+	}
+	return env
+}
