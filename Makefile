@@ -51,7 +51,7 @@ demo-aws: build tools ## the same node with stand-ins for Secrets Manager, ECR a
 	scripts/demo-aws.sh
 
 bench: build tools ## how long a node takes, beside a shell script that does the same
-	@trap 'scripts/setup.sh engine-stop' EXIT; scripts/setup.sh engine lab; \
+	scripts/setup.sh lab bench
 	test/bench/run.sh
 
 clean: ## removes .build, the lab's images included

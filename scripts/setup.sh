@@ -8,6 +8,7 @@
 #   scripts/setup.sh lab        what the lab starts: dockerd, docker-registry, moto_server
 #   scripts/setup.sh images     mmdebstrap and Debian's keys, to make a base image where no registry answers
 #   scripts/setup.sh demo       age, to encrypt secrets as an on-prem site does
+#   scripts/setup.sh bench      the AWS command line and curl, which the boot script of test/bench calls
 #   scripts/setup.sh compiler   gcc, which Go's race detector needs
 #   scripts/setup.sh lint       shellcheck
 #
@@ -154,16 +155,21 @@ setup_registry() {
   ln -sf "$unpacked/usr/bin/docker-registry" "$build/bin/docker-registry"
 }
 
-setup_moto() {
-  ! have moto_server || return 0
-  [[ ! -x $build/venv/bin/moto_server ]] || return 0
+setup_venv() {
+  [[ ! -x $build/venv/bin/pip ]] || return 0
   if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     apt_install python3 python3-venv
   fi
   need_certificates
-  say 'installing moto_server'
   rm -rf "$build/venv"
   logged python3 -m venv "$build/venv"
+}
+
+setup_moto() {
+  ! have moto_server || return 0
+  [[ ! -x $build/venv/bin/moto_server ]] || return 0
+  say 'installing moto_server'
+  setup_venv
   logged "$build/venv/bin/pip" install --disable-pip-version-check 'moto[server]==5.*'
 }
 
@@ -173,6 +179,20 @@ setup_lab() {
   setup_moto
 }
 
+# Debian has the AWS CLI as a package; Ubuntu 24.04 doesn't, so there it comes from pip, as moto does.
+setup_bench() {
+  need curl curl
+  ! have aws || return 0
+  [[ ! -x $build/venv/bin/aws ]] || return 0
+  apt_refresh awscli
+  if [[ -n $(apt-cache madison awscli) ]]; then
+    apt_install awscli
+  else
+    setup_venv
+    logged "$build/venv/bin/pip" install --disable-pip-version-check awscli
+  fi
+}
+
 setup_one() {
   case $1 in
   engine) setup_engine ;;
@@ -180,9 +200,10 @@ setup_one() {
   lab) setup_lab ;;
   images) need mmdebstrap mmdebstrap debian-archive-keyring ;;
   demo) need age age ;;
+  bench) setup_bench ;;
   compiler) need gcc gcc libc6-dev ;;
   lint) need shellcheck shellcheck ;;
-  *) die "unknown part \"$1\": use engine, engine-stop, lab, images, demo, compiler or lint" ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, images, demo, bench, compiler or lint" ;;
   esac
 }
 

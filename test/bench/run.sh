@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+PATH=$PATH:$PWD/.build/venv/bin # where scripts/setup.sh installs aws if the system has no package of it
 for program in aws curl docker python3; do
   command -v "$program" >/dev/null || {
     echo "bench: $program is missing, which user-data.sh needs: install it (Debian's awscli, curl, docker-cli, python3)" >&2

@@ -53,6 +53,15 @@ func (n *node) useAWS(instance bool) {
 	})
 }
 
+// awayFromEC2 fails the test when the node, which is no instance, asks a metadata service.
+func (n *node) awayFromEC2() {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		n.t.Errorf("a node that is no instance asked the metadata service for %s", r.URL.Path)
+	}))
+	n.t.Cleanup(server.Close)
+	n.env["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = server.URL
+}
+
 // onEC2 starts a metadata service with this user data.
 func (n *node) onEC2(userData string) {
 	n.t.Helper()

@@ -76,9 +76,10 @@ func checkStatus(t *testing.T, got report.Status, want *readiness) {
 			t.Errorf("stage %s: got ended at %v with error %q, want it done", s.Name, s.Ended, s.Error)
 		}
 	}
-	all := map[string]bool{"config": true, "node": true, "project": true, "engine": true, "secrets": true, "images": true, "workload": true}
-	if diff := cmp.Diff(all, stages); diff != "" {
-		t.Errorf("stages (-want +got):\n%s", diff)
+	for _, name := range []string{"node", "project", "engine", "secrets", "images", "workload"} {
+		if !stages[name] {
+			t.Errorf("the status has no stage %s", name)
+		}
 	}
 }
 

@@ -62,8 +62,3 @@ func (j *journal) String() string {
 	defer j.mu.Unlock()
 	return j.text.String()
 }
-
-// stageStarted matches the event at a stage's start, text that of a line.
-func stageStarted(phase string) func(event) bool {
-	return func(e event) bool { return e.Msg == "stage started" && e.Phase == phase }
-}

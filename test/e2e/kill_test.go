@@ -113,11 +113,17 @@ func TestAnAgentThatIsKilledWhileAServiceWarmsUpIsFollowedByOneThatConverges(t *
 // compose goes on.
 func TestAnAgentThatIsKilledWhileItRecreatesAServiceIsFollowedByOneThatConverges(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct{ method, path string }{
-		{"POST", creation}, {"POST", "/containers/[^/]+/stop"}, {"DELETE", "/containers/[^/]+"},
-		{"POST", "/containers/[^/]+/rename"}, {"POST", starting},
+	for _, test := range []struct {
+		method, path string
+		orphan       []bool
+	}{
+		{"POST", creation, []bool{false, true}},
+		{"POST", "/containers/[^/]+/stop", []bool{false}},
+		{"DELETE", "/containers/[^/]+", []bool{false, true}},
+		{"POST", "/containers/[^/]+/rename", []bool{false}},
+		{"POST", starting, []bool{false}},
 	} {
-		for _, orphan := range []bool{false, true} {
+		for _, orphan := range test.orphan {
 			name := fmt.Sprintf("%s %s", test.method, test.path)
 			if orphan {
 				name += ", compose goes on"

@@ -87,6 +87,8 @@ func (n *node) furnish(dir string) {
 	}
 	if s.UserData != "" {
 		n.onEC2(s.UserData)
+	} else {
+		n.awayFromEC2()
 	}
 	if s.SecretsManager != nil || s.AWS != nil {
 		if n.aws == nil {

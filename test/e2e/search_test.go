@@ -121,24 +121,33 @@ const (
 	dockerFiles     = "docker command line's files"
 )
 
-// checkCaged fails for every canary outside the store.
-func (c *canaries) checkCaged(n *node, when string) {
+// checkCaged fails for every canary outside the store. See [canaries.search] for deep.
+func (c *canaries) checkCaged(n *node, when string, deep bool) {
 	n.t.Helper()
-	for _, f := range c.search(n) {
+	for _, f := range c.search(n, deep) {
 		n.t.Errorf("%s: %s", when, f)
 	}
 }
 
-// search looks for the canaries in every place that isn't the store, the operator's own files or a process's memory.
-func (c *canaries) search(n *node) []find {
+// search looks for the canaries in every place that isn't the store, the operator's own files or a process's memory. A
+// deep search also reads whole images and containers, below their writable layers: as much as all the rest, and nothing
+// that changes while they run.
+func (c *canaries) search(n *node, deep bool) []find {
 	n.t.Helper()
 	s := &search{canaries: c, n: n}
 	for name, container := range n.inspect() {
 		s.in(inspected, name, container.Raw)
 		s.in(containerLogs, name, []byte(n.logs(container.Container.Config.Labels["com.docker.compose.service"])))
-		s.container(name, container)
+		s.engine(container)
+		if deep {
+			export, err := n.engine.ContainerExport(n.t.Context(), container.Container.ID, client.ContainerExportOptions{})
+			s.in(containerFiles, name, s.all(export, err))
+		}
 	}
-	s.image()
+	if deep {
+		saved, err := n.engine.ImageSave(n.t.Context(), []string{n.app})
+		s.in(imageLayers, n.app, s.all(saved, err))
+	}
 	for _, p := range processes(n.t) {
 		s.in(environments, p.cmdline, []byte(p.environ))
 		s.in(arguments, p.cmdline, []byte(p.cmdline))
@@ -172,12 +181,9 @@ func (s *search) in(kind, place string, content []byte) {
 	}
 }
 
-// container looks into the container's files as it sees them, without what is mounted, into what it changed, and into
-// what the engine keeps about it.
-func (s *search) container(name string, c client.ContainerInspectResult) {
+// engine looks into what the engine keeps about a container, and into what the container changed.
+func (s *search) engine(c client.ContainerInspectResult) {
 	s.n.t.Helper()
-	export, err := s.n.engine.ContainerExport(s.n.t.Context(), c.Container.ID, client.ContainerExportOptions{})
-	s.in(containerFiles, name, s.all(export, err))
 	info, err := s.n.engine.Info(s.n.t.Context(), client.InfoOptions{})
 	if err != nil {
 		s.n.t.Fatal(err)
@@ -191,15 +197,6 @@ func (s *search) container(name string, c client.ContainerInspectResult) {
 		s.n.t.Fatal("the engine doesn't say where the writable layer is: it needs the storage driver overlay2")
 	}
 	s.tree(containerLayers, c.Container.GraphDriver.Data["UpperDir"])
-}
-
-func (s *search) image() {
-	s.n.t.Helper()
-	if _, err := s.n.engine.ImageInspect(s.n.t.Context(), s.n.app); err != nil {
-		return // not pulled yet
-	}
-	saved, err := s.n.engine.ImageSave(s.n.t.Context(), []string{s.n.app})
-	s.in(imageLayers, s.n.app, s.all(saved, err))
 }
 
 // answers asks the agent all that can be asked, where one is there.
