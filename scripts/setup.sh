@@ -6,6 +6,8 @@
 #   scripts/setup.sh engine     a running Docker Engine; installed and started only if none answers
 #   scripts/setup.sh engine-stop  ends the engine if `engine` started it, and nothing otherwise
 #   scripts/setup.sh lab        what the lab starts: dockerd, docker-registry, moto_server
+#   scripts/setup.sh postgres   PostgreSQL's programs, whose servers the tests start themselves; no server is set up
+#   scripts/setup.sh redis      redis-server and dbus-daemon, which the tests of the health probes start themselves
 #   scripts/setup.sh images     mmdebstrap and Debian's keys, to make a base image where no registry answers
 #   scripts/setup.sh demo       age, to encrypt secrets as an on-prem site does
 #   scripts/setup.sh bench      the AWS command line and curl, which the boot script of test/bench calls
@@ -179,6 +181,20 @@ setup_lab() {
   setup_moto
 }
 
+# The package would make a cluster and start it for good. Where there are clusters already, none is touched.
+setup_postgres() {
+  if compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && have pg_isready; then
+    return 0
+  fi
+  local drop_in=/etc/postgresql-common/createcluster.d/flowagent.conf result=0
+  apt_refresh postgresql
+  as_root mkdir -p "${drop_in%/*}"
+  echo 'create_main_cluster = false' | as_root tee "$drop_in" >/dev/null
+  (apt_install postgresql postgresql-client) || result=$? # in a shell of its own, which it may end
+  as_root rm -f "$drop_in"
+  return "$result"
+}
+
 # Debian has the AWS CLI as a package; Ubuntu 24.04 doesn't, so there it comes from pip, as moto does.
 setup_bench() {
   need curl curl
@@ -198,18 +214,23 @@ setup_one() {
   engine) setup_engine ;;
   engine-stop) stop_engine ;;
   lab) setup_lab ;;
+  postgres) setup_postgres ;;
+  redis)
+    need redis-check-rdb redis-tools # the server under another name, without the service
+    need dbus-daemon dbus-daemon
+    ;;
   images) need mmdebstrap mmdebstrap debian-archive-keyring ;;
   demo) need age age ;;
   bench) setup_bench ;;
   compiler) need gcc gcc libc6-dev ;;
   lint) need shellcheck shellcheck ;;
-  *) die "unknown part \"$1\": use engine, engine-stop, lab, images, demo, bench, compiler or lint" ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, images, demo, bench, compiler or lint" ;;
   esac
 }
 
 command -v go >/dev/null ||
   die "Go is missing: install it from https://go.dev/dl/ or, under sudo, keep your path (sudo env PATH=\"\$PATH\" make …)"
-(($# > 0)) || set -- lab images demo compiler lint
+(($# > 0)) || set -- lab postgres redis images demo compiler lint
 for part in "$@"; do
   setup_one "$part"
 done
