@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"encoding"
 	"fmt"
 	"net"
 	"reflect"
@@ -28,13 +29,29 @@ func (d *decoder) fill(v reflect.Value, s spot) {
 		for _, name := range fieldNames(v.Type()) {
 			r := rule.Fields[s.field(name).rule]
 			field := v.Field(fieldIndex(v.Type(), name))
-			if r.Default == "" || field.String() != "" || r.Unless != "" && !v.Field(fieldIndex(v.Type(), r.Unless)).IsZero() {
+			if r.Default == "" || !field.IsZero() || r.Unless != "" && !v.Field(fieldIndex(v.Type(), r.Unless)).IsZero() {
 				continue
 			}
-			field.SetString(r.Default)
+			setDefault(field, r.Default)
 			delete(d.origins, s.field(name).path)
 		}
 	})
+}
+
+// setDefault sets a scalar to a rule's default.
+func setDefault(field reflect.Value, text string) {
+	var err error
+	switch value := field.Addr().Interface().(type) {
+	case encoding.TextUnmarshaler:
+		err = value.UnmarshalText([]byte(text))
+	case *int:
+		*value, err = strconv.Atoi(text)
+	default:
+		field.SetString(text)
+	}
+	if err != nil {
+		panic("config: the default " + text + " is no value: " + err.Error()) // a rule that no test covers
+	}
 }
 
 // visit calls f for a value and then for everything below it that a document can name.
@@ -128,6 +145,9 @@ func (c *checker) check(cfg *Config) {
 		c.registry(r, cfg.Secrets.Items)
 	}
 	c.workload(cfg.Workload)
+	for _, check := range cfg.Health.Checks {
+		c.health(check, cfg.Secrets.Items)
+	}
 	if cfg.Drain.Budget == 0 {
 		c.refuse("drain.budget", "", "must be longer than 0")
 	} else if cfg.Drain.DeregisterDelay >= cfg.Drain.Budget {
@@ -224,8 +244,8 @@ func (c *checker) registry(r Registry, items []Secret) {
 	case r.Username == "" && r.PasswordSecret != "":
 		c.missing(path+".username", "", "missing beside passwordSecret")
 	}
-	if r.PasswordSecret != "" && !slices.ContainsFunc(items, func(s Secret) bool { return s.Name == r.PasswordSecret }) {
-		c.unknownSecret(path+".passwordSecret", r.PasswordSecret, items)
+	if r.PasswordSecret != "" {
+		c.secretNamed(path+".passwordSecret", r.PasswordSecret, items)
 	}
 }
 

@@ -44,7 +44,7 @@ func (s spot) key(name string) spot { return spot{s.path + "." + name, s.rule + 
 // secretive tells whether a value at this place may be a secret that was pasted where a name belongs. Such a value is
 // never repeated in a message.
 func (s spot) secretive() bool {
-	for _, section := range []string{"secrets", "registries", "workload.variables"} {
+	for _, section := range []string{"secrets", "registries", "workload.variables", "health.checks"} {
 		if rest, found := strings.CutPrefix(s.rule, section); found && (rest == "" || rest[0] == '.' || rest[0] == '[') {
 			return true
 		}
@@ -56,6 +56,7 @@ func (s spot) secretive() bool {
 var named = map[reflect.Type]string{
 	reflect.TypeFor[[]Secret]():   "name",
 	reflect.TypeFor[[]Registry](): "host",
+	reflect.TypeFor[[]Check]():    "name",
 }
 
 func (d *decoder) problem(at Origin, s spot, hint, format string, args ...any) {
@@ -108,6 +109,8 @@ func (d *decoder) decode(n *node, v, def reflect.Value, s spot) {
 		d.string(n, v, s)
 	case reflect.Int:
 		d.int(n, v, s)
+	case reflect.Bool:
+		d.bool(n, v, s)
 	default:
 		panic("config: no decoder for " + v.Type().String()) // a field of the contract that no test covers
 	}
@@ -167,8 +170,11 @@ func (d *decoder) fields(n *node, v, def reflect.Value, s spot) {
 			d.places[s.field(f.name).path] = f.origin // what is missing in it is looked for at its name
 		}
 	}
-	if t == reflect.TypeFor[Source]() {
-		d.source(n, v, s)
+	switch t {
+	case reflect.TypeFor[Source]():
+		d.choice(n, v, s, "source")
+	case reflect.TypeFor[Check]():
+		d.choice(n, v, s, "kind")
 	}
 }
 
@@ -183,30 +189,39 @@ func (d *decoder) twice(seen map[string]Origin, f field, s spot) bool {
 	return false
 }
 
-// source holds the choice in `from`: one way per layer, and a later layer's way in place of an earlier one's.
-func (d *decoder) source(n *node, v reflect.Value, s spot) {
+// choice holds a choice among optional parts, such as that in `from`: one per layer, and a later layer's in place of an
+// earlier one's. Where the parts stand beside other fields, a layer need not choose.
+func (d *decoder) choice(n *node, v reflect.Value, s spot, what string) {
+	parts := choices(v.Type())
+	optional := len(parts) < len(fieldNames(v.Type()))
 	var chosen, strangers []string
 	for _, f := range n.fields {
 		switch {
 		case fieldIndex(v.Type(), f.name) < 0:
 			strangers = append(strangers, f.name)
+		case !slices.Contains(parts, f.name):
 		case f.value.kind != kindNull && !slices.Contains(chosen, f.name):
 			chosen = append(chosen, f.name)
 		}
 	}
 	switch {
-	case len(chosen) == 0 && len(strangers) > 0: // already reported, and most likely the source that was meant
+	case len(chosen) == 0 && (optional || len(strangers) > 0): // a stranger was reported, and is likely what was meant
 	case len(chosen) == 0:
-		d.problem(n.origin, s, "use "+alternatives(fieldNames(v.Type())), "no source")
+		d.problem(n.origin, s, "use "+alternatives(parts), "no %s", what)
 	case len(chosen) > 1:
-		d.problem(n.origin, s, "keep one", "%d sources for one secret: %s", len(chosen), strings.Join(chosen, ", "))
+		d.problem(n.origin, s, "keep one", "%d %ss where one belongs: %s", len(chosen), what, strings.Join(chosen, ", "))
 	case len(chosen) == 1:
-		for _, name := range fieldNames(v.Type()) {
+		for _, name := range parts {
 			if other := v.Field(fieldIndex(v.Type(), name)); name != chosen[0] && !other.IsNil() {
 				d.reset(other, reflect.Zero(other.Type()), s.field(name))
 			}
 		}
 	}
+}
+
+// choices are the names of a struct's optional parts.
+func choices(t reflect.Type) []string {
+	return slices.DeleteFunc(fieldNames(t), func(name string) bool { return t.Field(fieldIndex(t, name)).Type.Kind() != reflect.Pointer })
 }
 
 // fieldNames are the names of a struct's fields in the document, in their order.

@@ -38,6 +38,10 @@ func describe(v encoding.TextUnmarshaler) string {
 		return "a duration: write it like 30s, 5m or 1h30m"
 	case *ByteSize:
 		return "a size: write it like 500MB or 10GiB"
+	case *Percent:
+		return "a share: write it like 5% or 2.5%"
+	case *Room:
+		return "a size above 0 or a share: write it like 10GiB or 10%"
 	}
 	return "of the form this field needs"
 }
@@ -94,7 +98,7 @@ func (d *decoder) string(n *node, v reflect.Value, s spot) {
 // printable refuses what only an escape sequence can put into a document. A variable may have several lines.
 func (d *decoder) printable(n *node, s spot) bool {
 	for _, c := range n.text {
-		if c < ' ' && (c == 0 || s.rule != "workload.variables.*") || c == 0x7f {
+		if c < ' ' && (c == 0 || !rule.Fields[s.rule].Lines) || c == 0x7f {
 			d.problem(n.origin, s, "", "control character %U", c)
 			return false
 		}
@@ -133,6 +137,15 @@ func (d *decoder) int(n *node, v reflect.Value, s spot) {
 		return
 	}
 	v.SetInt(int64(number))
+	d.origins[s.path] = n.origin
+}
+
+func (d *decoder) bool(n *node, v reflect.Value, s spot) {
+	if n.kind != kindBool {
+		d.wrongType(n, s, kindBool)
+		return
+	}
+	v.SetBool(strings.EqualFold(n.text, "true")) // YAML 1.2 knows true, True and TRUE
 	d.origins[s.path] = n.origin
 }
 

@@ -13,5 +13,21 @@ func (PullPolicy) Values() []string {
 // Values lists every way to pin, the default first.
 func (Pin) Values() []string { return []string{string(PinNone), string(PinDigest)} }
 
+// Values lists every scope, the default first.
+func (Scope) Values() []string { return []string{string(ScopeNode), string(ScopeShared)} }
+
+// Values lists every gate, the default first.
+func (Gate) Values() []string {
+	return []string{string(GateAuto), string(GateAlways), string(GateNever)}
+}
+
+// Values lists libpq's modes, the default first.
+func (PostgresTLSMode) Values() []string {
+	return []string{"prefer", "disable", "allow", "require", "verify-ca", "verify-full"}
+}
+
+// Values lists libpq's ways to negotiate, the default first.
+func (PostgresNegotiation) Values() []string { return []string{"postgres", "direct"} }
+
 // enum is a string type with a fixed set of values.
 type enum interface{ Values() []string }

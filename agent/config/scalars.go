@@ -94,6 +94,58 @@ func (b ByteSize) String() string {
 	return strconv.FormatInt(best, 10) + unitName
 }
 
+// Percent is a share, written like 5% or 2.5%. The zero value is none.
+type Percent float64
+
+// UnmarshalText takes shares above 0% and up to 100%.
+func (p *Percent) UnmarshalText(text []byte) error {
+	number, found := strings.CutSuffix(string(text), "%")
+	v, err := strconv.ParseFloat(number, 64)
+	if !found || err != nil || !(v > 0 && v <= 100) {
+		return fmt.Errorf("%q is not a share: write it like 5%% or 2.5%%", text)
+	}
+	*p = Percent(v)
+	return nil
+}
+
+// MarshalText is the inverse of UnmarshalText; the zero value has no text.
+func (p Percent) MarshalText() ([]byte, error) {
+	if p == 0 {
+		return nil, nil
+	}
+	return []byte(strconv.FormatFloat(float64(p), 'f', -1, 64) + "%"), nil
+}
+
+// Room is an amount of a disk: a size or a share of the whole. The zero value is none.
+type Room struct {
+	// Size is 0 where Share says how much, and the other way round.
+	Size ByteSize `yaml:"-"`
+	// Share of the whole disk.
+	Share Percent `yaml:"-"`
+}
+
+// UnmarshalText takes 10GiB as well as 10%.
+func (r *Room) UnmarshalText(text []byte) error {
+	var read Room
+	err := read.Share.UnmarshalText(text)
+	if !strings.HasSuffix(string(text), "%") {
+		err = read.Size.UnmarshalText(text)
+	}
+	if err != nil || read == (Room{}) {
+		return fmt.Errorf("%q is neither a size above 0 nor a share: write it like 10GiB or 10%%", text)
+	}
+	*r = read
+	return nil
+}
+
+// MarshalText is the inverse of UnmarshalText; the zero value has no text.
+func (r Room) MarshalText() ([]byte, error) {
+	if r.Size != 0 {
+		return r.Size.MarshalText()
+	}
+	return r.Share.MarshalText()
+}
+
 // ListenAddress is host:port to listen on; an empty host means every interface.
 type ListenAddress string
 

@@ -90,7 +90,18 @@ func TestTheSchemaRefusesWhatAnEditorCanTell(t *testing.T) {
 		"workload: {pull: {policy: sometimes}}",
 		"workload: {cleanUp: {minFree: 10}}",
 		"health: {listen: localhost}",
-		"health: {checks: []}",
+		"health: {checks: {}}",
+		"health: {checks: [{tcp: {address: 'x:1'}}]}",
+		"health: {checks: [{name: a, tcp: {address: x}}]}",
+		"health: {checks: [{name: a, tcp: {address: 'x:1'}, file: {path: /x}}]}",
+		"health: {checks: [{name: a, rise: 0}]}",
+		"health: {checks: [{name: a, scope: fleet}]}",
+		"health: {checks: [{name: a, gate: sometimes}]}",
+		"health: {checks: [{name: a, redis: {primary: 'yes'}}]}",
+		"health: {checks: [{name: a, http: {statuses: [99]}}]}",
+		"health: {checks: [{name: a, disk: {warn: 10}}]}",
+		"health: {checks: [{name: a, systemd: {unit: nginx}}]}",
+		"health: {checks: [{name: a/b}]}",
 		"lifecycle: {}",
 		"drain: {order: [a b]}",
 	} {
@@ -111,6 +122,8 @@ func TestTheSchemaAcceptsAPartialLayer(t *testing.T) {
 		"secrets: {items: [{name: a, onChange: {signal: SIGRTMIN+3}}]}",
 		"secrets: {items: [{name: a, from: {age: {key: ''}, file: null}}]}",
 		"registries: [{host: '[::1]:5000', ecr: null}]",
+		"health: {checks: [{name: a, interval: 10s}, {name: b, tcp: null, gate: null}]}",
+		"health: {checks: [{name: a, clock: {}, file: null}]}",
 	} {
 		if err := published.Validate(asJSON(t, []byte(document))); err != nil {
 			t.Errorf("%s: %v", document, err)

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/flowviz/flowagent/agent/config/internal/rule"
 )
 
 // YAML writes the merged configuration as a document that [Parse] reads back to the same, with a comment on every
@@ -71,7 +73,12 @@ func (w view) node(v reflect.Value, s spot) *node {
 			return nil
 		}
 		return w.leaf(&node{kind: kindString, text: v.String()}, s)
+	case reflect.Bool:
+		return w.leaf(&node{kind: kindBool, text: strconv.FormatBool(v.Bool())}, s)
 	case reflect.Int:
+		if v.Int() == 0 && rule.Fields[s.rule].Minimum > 0 { // it holds nothing
+			return nil
+		}
 		return w.leaf(&node{kind: kindNumber, text: strconv.FormatInt(v.Int(), 10)}, s)
 	case reflect.Pointer:
 		if v.IsNil() {

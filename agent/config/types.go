@@ -25,7 +25,7 @@ type Config struct {
 	Registries []Registry `yaml:"registries"`
 	// The Docker Compose application this node runs.
 	Workload Workload `yaml:"workload"`
-	// Where the node answers for its health.
+	// Where the node answers for its health, and what that depends on.
 	Health Health `yaml:"health"`
 	// How the node stops taking work and lets go of it.
 	Drain Drain `yaml:"drain"`
@@ -277,10 +277,12 @@ type CleanUp struct {
 	MinFree ByteSize `yaml:"minFree"`
 }
 
-// Health says where the node answers for its health.
+// Health says where the node answers for its health, and what that depends on.
 type Health struct {
 	// Address of the HTTP listener for load balancers.
 	Listen ListenAddress `yaml:"listen"`
+	// What is asked again and again, by name.
+	Checks []Check `yaml:"checks"`
 }
 
 // Drain says how the node lets go of its work.

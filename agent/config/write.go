@@ -43,7 +43,7 @@ func inline(n *node) (string, bool) {
 	switch {
 	case n.kind == kindString:
 		return quote(n.text), true
-	case n.kind == kindNumber:
+	case n.kind == kindNumber, n.kind == kindBool:
 		return n.text, true
 	case n.kind == kindList && len(n.items) == 0:
 		return "[]", true

@@ -132,17 +132,6 @@ func TestHealth_EveryAnswerIsWholeWhileTheStateChanges(t *testing.T) {
 	writers.Wait()
 }
 
-func BenchmarkHealth(b *testing.B) {
-	e := NewEndpoint()
-	e.Set(Ready, "ready")
-	req := httptest.NewRequest(http.MethodGet, "/health", nil)
-	w := discardWriter{header: http.Header{}}
-	b.ReportAllocs()
-	for b.Loop() {
-		e.ServeHTTP(w, req)
-	}
-}
-
 type discardWriter struct{ header http.Header }
 
 func (w discardWriter) Header() http.Header       { return w.header }

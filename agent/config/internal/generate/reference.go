@@ -29,8 +29,8 @@ instance's user data when it is a flowagent document. The header (%[1]sapiVersio
 checked wherever it stands.
 
 - A later layer wins, field by field. Mappings merge by key.
-- %[1]ssecrets.items%[1]s merges by %[1]sname%[1]s, %[1]sregistries%[1]s by %[1]shost%[1]s; other lists are replaced.
-- A later layer that names another source in %[1]sfrom%[1]s replaces the earlier one's.
+- %[1]ssecrets.items%[1]s and %[1]shealth.checks%[1]s merge by %[1]sname%[1]s, %[1]sregistries%[1]s by %[1]shost%[1]s; other lists are replaced.
+- A later layer that names another source in %[1]sfrom%[1]s, or another kind of check, replaces the earlier one's.
 - An explicit %[1]snull%[1]s puts the default back, or takes a variable out.
 - A relative path starts at the directory of the file it stands in. In user data paths are absolute.
 - One layer has at most 1 MiB. Anchors, aliases, merge keys and tags are not used.
@@ -43,6 +43,7 @@ checked wherever it stands.
 | number | plain decimal digits |
 | duration | %[1]s500ms%[1]s, %[1]s30s%[1]s, %[1]s5m%[1]s, %[1]s1h30m%[1]s; a number without a unit is refused, %[1]s0s%[1]s is none |
 | size | %[1]s500MB%[1]s (powers of 1000), %[1]s10GiB%[1]s (powers of 1024) |
+| percentage | %[1]s5%%%[1]s, %[1]s2.5%%%[1]s |
 | key path | %[1]sdb.password%[1]s; a dot inside a key as %[1]s\.%[1]s |
 `
 
@@ -102,6 +103,10 @@ func describe(v reflect.Value, path string) (kind string, below reflect.Value, b
 		return "duration", reflect.Value{}, ""
 	case config.ByteSize:
 		return "size", reflect.Value{}, ""
+	case config.Percent:
+		return "percentage", reflect.Value{}, ""
+	case config.Room:
+		return "size or percentage", reflect.Value{}, ""
 	case config.ListenAddress:
 		return "host:port", reflect.Value{}, ""
 	case config.URL:
@@ -117,6 +122,8 @@ func describe(v reflect.Value, path string) (kind string, below reflect.Value, b
 	switch v.Kind() {
 	case reflect.Int:
 		return "number", reflect.Value{}, ""
+	case reflect.Bool:
+		return "true or false", reflect.Value{}, ""
 	case reflect.Map:
 		return "text by name", reflect.Value{}, ""
 	case reflect.Struct:
@@ -129,6 +136,9 @@ func describe(v reflect.Value, path string) (kind string, below reflect.Value, b
 		}
 		if rule.Fields[path+"[]"].File {
 			return "list of paths", reflect.Value{}, ""
+		}
+		if v.Type().Elem().Kind() == reflect.Int {
+			return "list of numbers", reflect.Value{}, ""
 		}
 		return "list of text", reflect.Value{}, ""
 	}

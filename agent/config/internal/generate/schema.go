@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"github.com/invopop/jsonschema"
@@ -59,6 +60,10 @@ func scalar(t reflect.Type) *jsonschema.Schema {
 		return text(rule.Duration, "30s", "5m", "1h30m")
 	case *config.ByteSize:
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{text(rule.ByteSize, "500MB", "10GiB"), {Enum: []any{0}}}}
+	case *config.Percent:
+		return text(rule.Percent, "5%")
+	case *config.Room:
+		return text(rule.Room, "10GiB", "10%")
 	case *config.ListenAddress:
 		return text(rule.ListenAddress, ":9180", "127.0.0.1:9180")
 	case *config.URL:
@@ -129,13 +134,28 @@ func apply(s *jsonschema.Schema, path string) error {
 	case "registries[]":
 		s.Required = []string{"host"}
 	case "secrets.items[].from":
-		for pair := s.Properties.Oldest(); pair != nil; pair = pair.Next() {
-			one := &jsonschema.Schema{Required: []string{pair.Key}, Properties: jsonschema.NewProperties()}
-			one.Properties.Set(pair.Key, &jsonschema.Schema{Type: "object"})
-			s.OneOf = append(s.OneOf, one)
-		}
+		s.OneOf = choiceOf(reflect.TypeFor[config.Source]())
+	case "health.checks[]":
+		s.Required = []string{"name"}
+		parts := choiceOf(reflect.TypeFor[config.Check]())
+		none := &jsonschema.Schema{Not: &jsonschema.Schema{AnyOf: parts}} // an earlier layer chose
+		s.OneOf = append(slices.Clone(parts), none)
 	}
 	return nil
+}
+
+// choiceOf has a schema for each optional part of a struct, which says that it is there.
+func choiceOf(t reflect.Type) (parts []*jsonschema.Schema) {
+	for _, f := range reflect.VisibleFields(t) {
+		if f.Type.Kind() != reflect.Pointer {
+			continue
+		}
+		name := f.Tag.Get("yaml")
+		part := &jsonschema.Schema{Required: []string{name}, Properties: jsonschema.NewProperties()}
+		part.Properties.Set(name, &jsonschema.Schema{Type: "object"})
+		parts = append(parts, part)
+	}
+	return parts
 }
 
 // below applies the rules to a part and lets it be null where the reader takes null for "the default".
@@ -143,7 +163,7 @@ func below(s *jsonschema.Schema, path string) error {
 	if err := apply(s, path); err != nil {
 		return err
 	}
-	if isItem(path) || path == "secrets.items[].name" || path == "registries[].host" {
+	if isItem(path) || path == "secrets.items[].name" || path == "registries[].host" || path == "health.checks[].name" {
 		return nil
 	}
 	switch {

@@ -25,6 +25,8 @@ type Field struct {
 	Unless string
 	// Unique refuses equal items in a list.
 	Unique bool
+	// Lines allows control characters other than NUL: line ends, tabs.
+	Lines bool
 }
 
 const (
@@ -82,12 +84,46 @@ const (
 	signalSays = "a signal that a program can catch, such as SIGHUP or SIGUSR1"
 
 	fileSays = "the path of a file"
+
+	// A check's name is a segment of a URL's path, a metric's label and a word in a log.
+	checkName     = `^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`
+	checkNameSays = "letters, digits, and dots, dashes and underscores between them, 63 at most"
+
+	// A host with a port, or the absolute path of a socket; a name's own rules are the resolver's.
+	address     = `^(/.+|(\[[0-9a-fA-F:.%a-z]+\]|[^\s/:\[\]]+):[0-9]{1,5})$`
+	addressSays = "host:port, or the absolute path of a Unix socket"
+
+	hostPort     = `^(\[[0-9a-fA-F:.%a-z]+\]|[^\s/:\[\]]+):[0-9]{1,5}$`
+	hostPortSays = "host:port"
+
+	// An NTP server has a well-known port.
+	server     = `^(\[[0-9a-fA-F:.%a-z]+\]|[^\s/:\[\]]+)(:[0-9]{1,5})?$|^[0-9a-fA-F:.]+$`
+	serverSays = "a host, or host:port"
+
+	// A host name, an address or, as in libpq, the directory of a socket; of hosts only those with a name or address
+	// may have a port.
+	postgresHost     = `^(/.+|@.+|[^\s/,:\[\]]+|[0-9a-fA-F:.]+)$`
+	postgresHostSays = "a host name, an IP address or the absolute path of a socket's directory"
+	postgresEach     = `^(/.+|@.+|(\[[0-9a-fA-F:.%a-z]+\]|[^\s/,:\[\]]+)(:[0-9]{1,5})?)$`
+	postgresEachSays = "a host or host:port (an IPv6 address in brackets), or the absolute path of a socket's directory"
+
+	// A token of RFC 9110.
+	header     = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+	headerSays = "a header's name"
+
+	// systemd.unit(5): a name with a type; the bus wants it whole.
+	unit     = `^[A-Za-z0-9:_.@\\-]+\.(service|socket|mount|automount|swap|target|path|timer|slice|scope|device)$`
+	unitSays = "a unit's full name, such as nginx.service"
+
+	passwordSecretSays = "the name of a secret in secrets.items"
 )
 
 // Patterns of the typed scalars, for the schema; their UnmarshalText decides.
 const (
 	Duration      = `^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))*$`
 	ByteSize      = `^\s*[0-9+.].*B\s*$|^\s*0\s*$`
+	Percent       = `^[0-9+.].*%$`
+	Room          = `^\s*[0-9+.].*(B\s*|%)$`
 	ListenAddress = `:[0-9]+$`
 	URL           = `^[hH][tT][tT][pP][sS]?://[^/]+`
 	EngineAddress = `^unix:///`
@@ -133,7 +169,7 @@ var Fields = map[string]Field{
 
 	"registries[].host":           {Required: true, Pattern: host, Says: hostSays},
 	"registries[].ecr.region":     {Pattern: region, Says: regionSays},
-	"registries[].passwordSecret": {Pattern: secretName, Says: "the name of a secret in secrets.items"},
+	"registries[].passwordSecret": {Pattern: secretName, Says: passwordSecretSays},
 
 	"workload.project":       {Required: true, Pattern: project, Says: projectSays},
 	"workload.files":         {Required: true, Unique: true},
@@ -141,11 +177,89 @@ var Fields = map[string]Field{
 	"workload.profiles":      {Unique: true},
 	"workload.profiles[]":    {Pattern: profile, Says: profileSays},
 	"workload.variables":     {Pattern: variable, Says: variableSays}, // a map's pattern is that of its keys
+	"workload.variables.*":   {Lines: true},
 	"workload.pull.archives": {File: true, Says: "the path of a directory"},
 	// 32 is far beyond what saves time: a disk and a network are full long before.
 	"workload.pull.parallel": {Minimum: 1, Maximum: 32, Says: "between 1 and 32"},
 	// More than a thousand images of one repository is not clean-up.
 	"workload.cleanUp.keep": {Minimum: 0, Maximum: 1000, Says: "between 0 and 1000"},
+
+	"health.checks[].name":     {Required: true, Pattern: checkName, Says: checkNameSays},
+	"health.checks[].scope":    {Default: "node"},
+	"health.checks[].gate":     {Default: "auto"},
+	"health.checks[].interval": {Default: "5s"},
+	"health.checks[].timeout":  {Default: "3s"}, // PQping's own
+	// HAProxy's defaults; a hundred at the least interval is ten seconds.
+	"health.checks[].rise": {Default: "2", Minimum: 1, Maximum: 100, Says: "between 1 and 100"},
+	"health.checks[].fall": {Default: "3", Minimum: 1, Maximum: 100, Says: "between 1 and 100"},
+
+	"health.checks[].postgres.host":                 {Pattern: postgresHost, Says: postgresHostSays},
+	"health.checks[].postgres.port":                 {Default: "5432", Unless: "hosts", Minimum: 1, Maximum: 65535, Says: "between 1 and 65535"},
+	"health.checks[].postgres.hosts":                {Unique: true},
+	"health.checks[].postgres.hosts[]":              {Pattern: postgresEach, Says: postgresEachSays},
+	"health.checks[].postgres.tls.mode":             {Default: "prefer"},
+	"health.checks[].postgres.tls.negotiation":      {Default: "postgres"},
+	"health.checks[].postgres.tls.caFile":           {File: true, Says: fileSays},
+	"health.checks[].postgres.tls.certificateFile":  {File: true, Says: fileSays},
+	"health.checks[].postgres.tls.keyFile":          {File: true, Says: fileSays},
+	"health.checks[].postgres.login.passwordSecret": {Pattern: secretName, Says: passwordSecretSays},
+	"health.checks[].postgres.login.query":          {Lines: true},
+
+	"health.checks[].redis.address":                 {Pattern: address, Says: addressSays},
+	"health.checks[].redis.addresses":               {Unique: true},
+	"health.checks[].redis.addresses[]":             {Pattern: address, Says: addressSays},
+	"health.checks[].redis.passwordSecret":          {Pattern: secretName, Says: passwordSecretSays},
+	"health.checks[].redis.tls.caFile":              {File: true, Says: fileSays},
+	"health.checks[].redis.tls.certificateFile":     {File: true, Says: fileSays},
+	"health.checks[].redis.tls.keyFile":             {File: true, Says: fileSays},
+	"health.checks[].redis.sentinel.primary":        {Required: true},
+	"health.checks[].redis.sentinel.passwordSecret": {Pattern: secretName, Says: passwordSecretSays},
+
+	"health.checks[].http.url":                 {Required: true},
+	"health.checks[].http.statuses":            {Unique: true},
+	"health.checks[].http.statuses[]":          {Minimum: 100, Maximum: 599, Says: "a status code between 100 and 599"},
+	"health.checks[].http.headers":             {Pattern: header, Says: headerSays},
+	"health.checks[].http.secretHeaders":       {Pattern: header, Says: headerSays},
+	"health.checks[].http.secretHeaders.*":     {Required: true, Pattern: secretName, Says: passwordSecretSays},
+	"health.checks[].http.tls.caFile":          {File: true, Says: fileSays},
+	"health.checks[].http.tls.certificateFile": {File: true, Says: fileSays},
+	"health.checks[].http.tls.keyFile":         {File: true, Says: fileSays},
+
+	"health.checks[].tcp.address":             {Required: true, Pattern: address, Says: addressSays},
+	"health.checks[].tcp.send":                {Lines: true},
+	"health.checks[].tcp.expect":              {Lines: true},
+	"health.checks[].tcp.tls.caFile":          {File: true, Says: fileSays},
+	"health.checks[].tcp.tls.certificateFile": {File: true, Says: fileSays},
+	"health.checks[].tcp.tls.keyFile":         {File: true, Says: fileSays},
+
+	"health.checks[].tls.address":         {Required: true, Pattern: hostPort, Says: hostPortSays},
+	"health.checks[].tls.caFile":          {File: true, Says: fileSays},
+	"health.checks[].tls.certificateFile": {File: true, Says: fileSays},
+	"health.checks[].tls.keyFile":         {File: true, Says: fileSays},
+	// Where a default is filled in here, it is the probe's own, which says why.
+	"health.checks[].tls.warnBefore": {Default: "336h"},
+
+	"health.checks[].container.service":     {Required: true, Pattern: service, Says: serviceSays},
+	"health.checks[].container.replicas":    {Default: "1", Minimum: 1, Maximum: 1000, Says: "between 1 and 1000"},
+	"health.checks[].container.maxRestarts": {Default: "3", Minimum: 1, Maximum: 1000, Says: "between 1 and 1000"},
+
+	"health.checks[].disk.path":       {Required: true, File: true, Says: "the path of a file or directory"},
+	"health.checks[].disk.warn":       {Default: "10%"},
+	"health.checks[].disk.fail":       {Default: "5%"},
+	"health.checks[].disk.warnInodes": {Default: "5%"},
+	"health.checks[].disk.failInodes": {Default: "2.5%"},
+
+	"health.checks[].file.path": {Required: true, File: true, Says: fileSays},
+
+	"health.checks[].command.argv":        {Required: true},
+	"health.checks[].command.dir":         {File: true, Says: "the path of a directory"},
+	"health.checks[].command.environment": {Pattern: variable, Says: variableSays},
+
+	"health.checks[].systemd.unit": {Required: true, Pattern: unit, Says: unitSays},
+
+	"health.checks[].clock.server": {Pattern: server, Says: serverSays},
+	"health.checks[].clock.warn":   {Default: "500ms"},
+	"health.checks[].clock.fail":   {Default: "1m"},
 
 	"drain.order":   {Unique: true},
 	"drain.order[]": {Pattern: service, Says: serviceSays},
@@ -154,8 +268,7 @@ var Fields = map[string]Field{
 // NotYet has the sections of the design that this version doesn't act on. They are refused, because a section that
 // is accepted and ignored is believed to work.
 var NotYet = map[string]bool{
-	"health.checks": true,
-	"lifecycle":     true,
+	"lifecycle": true,
 }
 
 // Holders maps a field name under which people paste a secret's value to what they should write instead, by the
@@ -173,6 +286,16 @@ var Holders = map[string]map[string]string{
 		"value": sayWhere, "data": sayWhere, "content": sayWhere, "password": sayWhere, "secret": sayWhere,
 		"token": sayWhere, "plaintext": sayWhere, "literal": sayWhere, "env": sayWhere, "environment": sayWhere,
 	},
+	"health.checks[].postgres": {"password": putIntoLogin, "passwd": putIntoLogin, "passwordsecret": putIntoLogin},
+	"health.checks[].postgres.login": {
+		"password": putIntoSecret, "passwd": putIntoSecret, "pass": putIntoSecret, "secret": putIntoSecret,
+	},
+	"health.checks[].redis": {
+		"password": putIntoSecret, "passwd": putIntoSecret, "pass": putIntoSecret, "auth": putIntoSecret, "secret": putIntoSecret,
+	},
+	"health.checks[].redis.sentinel": {
+		"password": putIntoSecret, "passwd": putIntoSecret, "pass": putIntoSecret, "auth": putIntoSecret, "secret": putIntoSecret,
+	},
 	"secrets.vault":         {"token": "write the token to a file and name the file with tokenFile"},
 	"secrets.vault.appRole": {"secretid": nameSecretID, "secret": nameSecretID},
 	"secrets.age":           {"identity": nameIdentity, "key": nameIdentity, "privatekey": nameIdentity, "passphrase": nameIdentity},
@@ -180,6 +303,7 @@ var Holders = map[string]map[string]string{
 
 const (
 	putIntoSecret = "put it in a secret and name it with passwordSecret"
+	putIntoLogin  = "put it in a secret and name it with login.passwordSecret"
 	sayWhere      = "a configuration never holds a secret: say with `from` where it is kept"
 	nameSecretID  = "write the secret id to a file and name the file with secretIdFile"
 	nameIdentity  = "write the identity to a file and name the file with identityFile"
