@@ -22,6 +22,7 @@ import (
 	"github.com/flowviz/flowagent/agent/control"
 	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/health"
+	"github.com/flowviz/flowagent/agent/health/metrics"
 	"github.com/flowviz/flowagent/agent/image"
 	"github.com/flowviz/flowagent/agent/report"
 )
@@ -55,6 +56,7 @@ type Agent struct {
 	log      *slog.Logger
 	recorder *report.Recorder
 	endpoint *health.Endpoint
+	metrics  *metrics.Metrics
 	started  time.Time
 	plugin   func() (string, error) // the compose plugin's path, looked for once
 	aws      *awsConfigs            // set by the node stage, before anything uses it
@@ -62,9 +64,10 @@ type Agent struct {
 	// mu guards what the stages produce and Status shows.
 	mu          sync.Mutex
 	produced    parts
-	detail      string
-	readyAt     time.Time
-	undelivered error // what the last delivery of secrets failed with
+	up          bool      // the workload came up
+	readyAt     time.Time // when /health first said so; zero for not yet
+	undelivered error     // what the last delivery of secrets failed with
+	drainage    metrics.Drain
 
 	// changing is held while containers or secrets are changed after the boot.
 	changing sync.Mutex
@@ -85,6 +88,15 @@ func Run(ctx context.Context, o Options) error {
 		endpoint: health.NewEndpoint(),
 		started:  time.Now(),
 	}
+	a.metrics = metrics.New(metrics.Sources{
+		Version: o.Version,
+		Health:  a.endpoint.Snapshot,
+		Delays:  a.delays,
+		Boot:    a.bootMetrics,
+		Secrets: a.secretsStatus,
+		Drain:   a.drainMetrics,
+	})
+	a.endpoint.Handle("/metrics", a.metrics.Handler(o.Log))
 	a.plugin = sync.OnceValues(func() (string, error) { return a.findPlugin(ctx) })
 	a.leaving, a.leave = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.leave()
@@ -122,15 +134,15 @@ func Run(ctx context.Context, o Options) error {
 func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context.Context) error {
 	err := a.boot(ctx, group, servers)
 	if err == nil {
-		a.serve(ctx)
+		a.serve(ctx, group, servers)
 	}
 	switch stopped := ctx.Err() != nil; {
 	case !stopped:
-		a.setState(health.Failing, "boot failed: "+err.Error())
+		a.endpoint.Set(health.Failing, "boot failed: "+err.Error())
 		a.writeRecord(ctx, err)
 		return err
 	case a.opts.DrainOnStop && a.parts().store != nil: // before there are secrets, nothing was started either
-		return a.drain(context.WithoutCancel(ctx), drain.Request{Reason: "the agent was asked to stop"})
+		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the agent was asked to stop"})
 	}
 	a.log.InfoContext(ctx, "agent stopped; the workload is left as it is")
 	return nil
@@ -159,14 +171,4 @@ func serve(ctx context.Context, group *errgroup.Group, server *http.Server, list
 		<-ctx.Done()
 		return server.Close()
 	})
-}
-
-func (a *Agent) setState(state health.State, detail string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.detail = detail
-	if state == health.Ready && a.readyAt.IsZero() {
-		a.readyAt = time.Now()
-	}
-	a.endpoint.Set(state, detail)
 }

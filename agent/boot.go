@@ -42,9 +42,11 @@ type parts struct {
 	runner   *workload.Runner
 	images   []image.Image
 	delivery *delivery
+	checks   []health.Check
+	monitor  *health.Monitor
 }
 
-// boot goes through the stages up to ready. The health listener it opens is served until servers ends.
+// boot goes through the stages until the workload is up. The health listener it opens is served until servers ends.
 func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context.Context) error {
 	// Asking the plugin for its version takes longer than all that comes before it is needed.
 	go func() { _, _ = a.plugin() }()
@@ -72,15 +74,24 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	if err := a.stage(ctx, "workload", a.startWorkload); err != nil {
 		return err
 	}
-	a.setState(health.Ready, "ready")
-	a.log.InfoContext(ctx, fmt.Sprintf("ready in %.1f s", time.Since(a.started).Seconds()))
-	a.writeRecord(ctx, nil)
+	// Not before: a request to a port that is published for a container without a network yet makes the kernel wait a
+	// second before it looks for the container again.
+	a.update(func(p *parts) {
+		p.monitor = health.NewMonitor(a.endpoint, p.checks, health.Options{
+			Admitted:   a.wasAdmitted(),
+			OnAdmitted: func() { a.markAdmitted(ctx) },
+			Log:        a.log,
+		})
+	})
+	a.mu.Lock()
+	a.up = true
+	a.mu.Unlock()
 	return nil
 }
 
 // stage runs one stage and shows in /health that the node is at it.
 func (a *Agent) stage(ctx context.Context, name string, run func(ctx context.Context, span *report.Span) error) error {
-	a.setState(health.Starting, name)
+	a.endpoint.Set(health.Starting, name)
 	return a.recorder.Do(ctx, name, run)
 }
 
@@ -165,11 +176,15 @@ func (a *Agent) readProject(ctx context.Context, span *report.Span) error {
 	if err != nil {
 		return &ConfigurationError{err}
 	}
+	checks, err := health.Checks(p.config.Health.Checks, health.Deps{Secret: keeper.Value, Engine: engine, Project: project.Name()})
+	if err != nil {
+		return &ConfigurationError{err}
+	}
 	runner := workload.NewRunner(project, workload.Options{Engine: engine, Plugin: a.plugin, Log: a.log, Known: func() []secret.Value {
 		return slices.Collect(maps.Values(keeper.Values()))
 	}})
 	span.Note("services", len(project.Services()))
-	a.update(func(p *parts) { p.engine, p.keeper, p.runner = engine, keeper, runner })
+	a.update(func(p *parts) { p.engine, p.keeper, p.checks, p.runner = engine, keeper, checks, runner })
 	return nil
 }
 
@@ -334,7 +349,7 @@ func (a *Agent) startWorkload(ctx context.Context, _ *report.Span) error {
 		a.log.InfoContext(ctx, "container of an inactive service removed", "container", container.Name, "service", container.Service)
 	}
 	err = p.runner.Start(ctx, p.config.Workload.Ready, func(state workload.State) {
-		a.setState(health.Starting, "workload: "+state.String())
+		a.endpoint.Set(health.Starting, "workload: "+state.String())
 	})
 	if err != nil {
 		return err

@@ -9,8 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/health"
+	"github.com/flowviz/flowagent/agent/health/metrics"
 	"github.com/flowviz/flowagent/agent/image"
 	"github.com/flowviz/flowagent/agent/report"
 	"github.com/flowviz/flowagent/agent/workload"
@@ -19,12 +22,24 @@ import (
 // errBooting is the answer to what can't be done before the node is up.
 var errBooting = errors.New("the node is still booting: try again when 'flowagent status' says ready, or stop the agent")
 
-// serve keeps a ready node until ctx ends: secrets are refreshed and delivered, superseded images removed.
-func (a *Agent) serve(ctx context.Context) {
+// serve keeps a node whose workload is up until ctx ends: checks admit it and then watch it, secrets are refreshed and
+// delivered, superseded images removed. The checks go on until servers ends, because a drain is when people look.
+func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers context.Context) {
 	p := a.parts()
+	group.Go(func() error {
+		p.monitor.Run(servers)
+		return nil
+	})
+	a.endpoint.Set(health.Ready, "ready") // which is served once the checks agree
+	group.Go(func() error {
+		a.awaitReady(ctx)
+		return nil
+	})
+
 	a.cleanUp(ctx)
 	// It returns when ctx ends, which is no failure.
-	_ = p.keeper.Run(ctx, func(ctx context.Context, _ []string) {
+	_ = p.keeper.Run(ctx, func(ctx context.Context, changed []string) {
+		a.countRefresh(changed)
 		if err := a.deliver(ctx); err != nil {
 			a.log.ErrorContext(ctx, "secrets not delivered", "error", err)
 		}
@@ -64,7 +79,7 @@ func (a *Agent) deliver(ctx context.Context) error {
 	case len(restart) > 0:
 		a.log.InfoContext(ctx, "secret changed: services are recreated", "services", restart)
 		err = errors.Join(err, a.recreate(ctx, restart))
-	case a.endpoint.State() == health.Failing:
+	case a.endpoint.Own() == health.Failing:
 		a.recover(ctx)
 	}
 	if ctx.Err() != nil {
@@ -83,7 +98,7 @@ func (a *Agent) recover(ctx context.Context) {
 		return
 	}
 	a.log.InfoContext(ctx, "services are ready after all")
-	a.setState(health.Ready, "ready")
+	a.endpoint.Set(health.Ready, "ready")
 }
 
 // recreate replaces the containers of services whose content version changed, and no others.
@@ -98,20 +113,21 @@ func (a *Agent) recreate(ctx context.Context, services []string) error {
 		return nil
 	case err != nil:
 		err = fmt.Errorf("recreate %s after a secret changed: %w", strings.Join(services, ", "), err)
-		a.setState(health.Failing, err.Error())
+		a.endpoint.Set(health.Failing, err.Error())
 		return err
 	}
-	a.setState(health.Ready, "ready")
+	a.endpoint.Set(health.Ready, "ready")
 	return nil
 }
 
 // Status implements [control.Agent].
 func (a *Agent) Status(ctx context.Context) report.Status {
+	answer := a.endpoint.Snapshot()
 	a.mu.Lock()
 	p := a.produced
 	status := report.Status{
-		State:       a.endpoint.State().String(),
-		Detail:      a.detail,
+		State:       answer.State.String(),
+		Detail:      answer.Detail,
 		Version:     a.opts.Version,
 		Environment: p.config.Node.Environment,
 		Node:        p.identity,
@@ -119,14 +135,13 @@ func (a *Agent) Status(ctx context.Context) report.Status {
 		Started:     a.started,
 		Ready:       a.readyAt,
 		Stages:      a.recorder.Stages(),
+		Checks:      answer.Checks,
 	}
 	if a.undelivered != nil {
 		status.Problems = append(status.Problems, "secrets not delivered: "+a.undelivered.Error())
 	}
 	a.mu.Unlock()
-	if p.keeper != nil {
-		status.Secrets = p.keeper.Status()
-	}
+	status.Secrets = a.secretsStatus()
 	if p.runner != nil {
 		state, err := p.runner.State(ctx)
 		if err != nil {
@@ -139,30 +154,32 @@ func (a *Agent) Status(ctx context.Context) report.Status {
 
 // RefreshSecrets implements [control.Agent].
 func (a *Agent) RefreshSecrets(ctx context.Context) ([]string, error) {
-	if !a.ready() {
+	if !a.isUp() {
 		return nil, errBooting
 	}
 	changed, err := a.parts().keeper.Refresh(ctx)
+	a.countRefresh(changed)
 	// A caller that left must not leave a service half-way between two secrets.
 	return changed, errors.Join(err, a.deliver(context.WithoutCancel(ctx)))
 }
 
 // Drain implements [control.Agent].
 func (a *Agent) Drain(ctx context.Context, request drain.Request) error {
-	if !a.ready() {
+	if !a.isUp() {
 		return errBooting
 	}
-	return a.drain(context.WithoutCancel(ctx), request)
+	return a.drainNode(context.WithoutCancel(ctx), request)
 }
 
-func (a *Agent) drain(ctx context.Context, request drain.Request) error {
+func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
 	a.leave()
-	a.setState(health.Draining, request.Reason)
+	a.endpoint.Set(health.Draining, request.Reason)
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	if a.drained {
 		return nil
 	}
+	a.forgetAdmission(ctx)
 	p := a.parts()
 	d := drain.Drain{
 		Config:   p.config.Drain,
@@ -170,18 +187,23 @@ func (a *Agent) drain(ctx context.Context, request drain.Request) error {
 		Secrets:  p.store,
 		Log:      a.log,
 	}
-	if err := d.Run(ctx, request); err != nil {
+	progress := metrics.Drain{Started: time.Now()}
+	a.setDrain(progress)
+	err := d.Run(ctx, request)
+	progress.Ended, progress.Failed = time.Now(), err != nil
+	a.setDrain(progress)
+	if err != nil {
 		return err
 	}
 	a.drained = true
-	a.setState(health.Draining, "drained: "+request.Reason)
+	a.endpoint.Set(health.Draining, "drained: "+request.Reason)
 	return nil
 }
 
-func (a *Agent) ready() bool {
+func (a *Agent) isUp() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return !a.readyAt.IsZero()
+	return a.up
 }
 
 // writeRecord keeps how the boot went for after a reboot. Losing it is no reason to lose the node.

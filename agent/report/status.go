@@ -31,6 +31,8 @@ type Status struct {
 	// Workload is empty until the Compose files were read.
 	Workload workload.State  `json:"workload"`
 	Secrets  []secret.Status `json:"secrets"`
+	// Checks are what each health check found last.
+	Checks []health.CheckStatus `json:"checks,omitempty"`
 	// Problems are what is wrong beside the state, and what could not be found out for this report.
 	Problems []string `json:"problems,omitempty"`
 }
@@ -72,6 +74,13 @@ func Write(w io.Writer, s Status) error {
 				}
 			}
 			rows.printf("%s\t%s\t%s\t%d\t%s\t%s\n", service.Name, service.Phase, since, restarts, shortImage(image), service.Reason)
+		}
+		rows.flush()
+	}
+	if len(s.Checks) > 0 {
+		rows := out.table("\nCHECK\tKIND\tSCOPE\tSTATUS\tSINCE\tTOOK\tFOUND")
+		for _, c := range s.Checks {
+			rows.printf("%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.Kind, c.Scope, c.Status, short(s.Now.Sub(c.Since)), short(c.Took), oneLine(c.Output))
 		}
 		rows.flush()
 	}

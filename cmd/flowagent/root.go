@@ -19,13 +19,19 @@ const (
 	exitUnreachable = 3 // not attempted, or no agent answers on the control socket
 )
 
-// exitError carries an exit code with the error that explains it. Errors without one are failures.
+// exitError carries an exit code with the error that explains it, or nil where the output said all there is to say.
+// Errors without a code are failures.
 type exitError struct {
 	code int
 	err  error
 }
 
-func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
 func (e *exitError) Unwrap() error { return e.err }
 
 func usageError(err error) error       { return &exitError{exitUsage, err} }
@@ -67,7 +73,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	})
 	root.AddCommand(
 		newRunCommand(g), newStatusCommand(g), newDrainCommand(g), newSecretsCommand(g), newConfigCommand(g),
-		newVersionCommand(g),
+		newCheckCommand(g), newVersionCommand(g),
 	)
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -78,12 +84,14 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	if err == nil {
 		return exitDone
 	}
-	fmt.Fprintln(stderr, "flowagent:", err)
 	var coded *exitError
-	if errors.As(err, &coded) {
-		return coded.code
+	if !errors.As(err, &coded) {
+		coded = &exitError{exitFailed, err}
 	}
-	return exitFailed
+	if coded.err != nil {
+		fmt.Fprintln(stderr, "flowagent:", err)
+	}
+	return coded.code
 }
 
 // group is a command that does nothing itself and has others below it.
