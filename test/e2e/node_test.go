@@ -320,7 +320,13 @@ func (n *node) secretState(name string) string {
 // health returns the status code and body of /health.
 func (n *node) health() (int, string) {
 	n.t.Helper()
-	code, body, err := n.tryHealth()
+	return n.get("/health")
+}
+
+// get is a page of the health port.
+func (n *node) get(path string) (int, string) {
+	n.t.Helper()
+	code, body, err := n.tryGet(path)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -328,10 +334,12 @@ func (n *node) health() (int, string) {
 }
 
 // tryHealth is health where no answer is one, too.
-func (n *node) tryHealth() (int, string, error) {
+func (n *node) tryHealth() (int, string, error) { return n.tryGet("/health") }
+
+func (n *node) tryGet(path string) (int, string, error) {
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.address+"/health", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.address+path, nil)
 	if err != nil {
 		return 0, "", err
 	}
