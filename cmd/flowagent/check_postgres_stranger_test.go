@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -68,6 +69,23 @@ func withoutTLS(text string, stays bool) func(net.Conn) {
 	}
 }
 
+// either answers a request for TLS with one text and any other with the other.
+func either(tls, other string) func(net.Conn) {
+	return func(conn net.Conn) {
+		var request [8]byte
+		if _, err := io.ReadFull(conn, request[:]); err != nil {
+			return
+		}
+		const sslRequest = 80877103 // the protocol version that asks for TLS
+		if binary.BigEndian.Uint32(request[4:]) == sslRequest {
+			_, _ = conn.Write([]byte(tls))
+			return
+		}
+		_, _ = conn.Write([]byte(other))
+		_, _ = io.Copy(io.Discard, conn)
+	}
+}
+
 // readRequest reads one message as a client begins with: a length and that much less four.
 func readRequest(r io.Reader) error {
 	var length [4]byte
@@ -96,22 +114,24 @@ func TestCheckPostgresAgreesWithPgIsreadyOnWhatIsNotPostgres(t *testing.T) {
 	both := newPair(t)
 	web := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(web.Close)
-	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
 	t.Cleanup(secure.Close)
-	secure.Config.ErrorLog = nil
 
 	certificate := newCertificate(t, certificateOf{addresses: []string{"127.0.0.1"}})
-	encrypted := func(serve func(net.Conn)) func(net.Conn) {
+	encryptedAfter := func(offer string, serve func(net.Conn)) func(net.Conn) {
 		return func(conn net.Conn) {
 			if readRequest(conn) != nil {
 				return
 			}
-			_, _ = conn.Write([]byte{'S'})
+			_, _ = conn.Write([]byte(offer))
 			server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{certificate.pair}})
 			serve(server)
 			_ = server.Close()
 		}
 	}
+	encrypted := func(serve func(net.Conn)) func(net.Conn) { return encryptedAfter("S", serve) }
 	for name, c := range map[string]struct {
 		port int
 		want int
@@ -124,6 +144,9 @@ func TestCheckPostgresAgreesWithPgIsreadyOnWhatIsNotPostgres(t *testing.T) {
 		"garbage":                                  {stranger(t, answering("\x00\x01\x02\x03\x04\x05\x06\x07", false)), 2},
 		"an error when asked for TLS":              {stranger(t, answering(refusing(t, "57P03"), false)), 2},
 		"more than the answer about TLS":           {stranger(t, answering("S"+refusing(t, "57P03"), false)), 2},
+		"more than the answer about TLS, then TLS": {stranger(t, encryptedAfter("Sx", answering(message('R', 8, "\x00\x00\x00\x03"), true))), 2},
+		"more than the answer about TLS, or none":  {stranger(t, either("S"+refusing(t, "57P03"), message('R', 8, "\x00\x00\x00\x03"))), 0},
+		"more than a refusal of TLS":               {stranger(t, answering("N"+refusing(t, "57P03"), false)), 2},
 		"TLS offered, then something else":         {stranger(t, answering("S\x15\x03\x03\x00\x02\x02\x28", false)), 2},
 		"TLS, then closes":                         {stranger(t, encrypted(answering("", false))), 2},
 		"TLS, then garbage":                        {stranger(t, encrypted(answering("garbage", false))), 2},

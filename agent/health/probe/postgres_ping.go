@@ -171,13 +171,16 @@ func (p *Postgres) open(ctx context.Context, way *route) (_ net.Conn, _ next, er
 	if !way.encrypted {
 		return conn, decided, nil
 	}
+	var more bool
 	if !p.TLS.direct() {
-		way.encrypted, err = requestTLS(conn)
+		way.encrypted, more, err = requestTLS(conn)
 		switch {
 		case err != nil:
 			return nil, afterFailure(err, decided), err
 		case !way.encrypted && p.TLS.required():
 			return nil, decided, errors.New("the server has no TLS, which the mode asks for")
+		case !way.encrypted && more: // it answers what it hasn't been asked yet
+			return nil, decided, errNotPostgres
 		case !way.encrypted:
 			return conn, decided, nil
 		}
@@ -197,6 +200,10 @@ func (p *Postgres) open(ctx context.Context, way *route) (_ net.Conn, _ next, er
 		}
 		return nil, afterFailure(err, failed), fmt.Errorf("TLS: %w", err)
 	}
+	if more {
+		// Somebody on the way may have put it there, for us to take as the server's own words later (CVE-2021-23222).
+		return nil, decided, errors.New("TLS: the server had said something in the clear before")
+	}
 	if p.TLS.direct() && encrypted.ConnectionState().NegotiatedProtocol != postgresALPN {
 		return nil, decided, errors.New("TLS: the server doesn't know PostgreSQL's direct negotiation")
 	}
@@ -211,30 +218,25 @@ func afterFailure(err error, otherwise next) next {
 	return otherwise
 }
 
-// requestTLS asks for TLS and reads the one byte that answers.
-func requestTLS(conn net.Conn) (bool, error) {
+// requestTLS asks for TLS and reads the one byte that answers; more is set if something follows it in the clear.
+func requestTLS(conn net.Conn) (offered, more bool, err error) {
 	request, err := (&pgproto3.SSLRequest{}).Encode(nil)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	if _, err := conn.Write(request); err != nil {
-		return false, err
+		return false, false, err
 	}
-	// One byte more than the answer: nothing may follow it in the clear, or somebody on the way could have put it there
-	// for us to take as the server's own words later (CVE-2021-23222).
-	answer := make([]byte, 2)
+	// As much as libpq takes in, so that what follows the answer is seen.
+	answer := make([]byte, 16<<10)
 	n, err := conn.Read(answer)
 	switch {
 	case n == 0:
-		return false, ended(err)
-	case answer[0] == 'N' && n == 1:
-		return false, nil
+		return false, false, ended(err)
 	case answer[0] != 'S' && answer[0] != 'N':
-		return false, errors.New("not PostgreSQL's answer to a request for TLS") // an 'E' can't be trusted here
-	case n > 1:
-		return false, errors.New("the server sent more than its answer to a request for TLS")
+		return false, false, errors.New("not PostgreSQL's answer to a request for TLS") // an 'E' can't be trusted here
 	}
-	return true, nil
+	return answer[0] == 'S', n > 1, nil
 }
 
 // boundConn ends with a context.
