@@ -220,7 +220,7 @@ func hasLoneSurrogate(quoted []byte) bool {
 	return false
 }
 
-// unicodeEscape reads \uXXXX at the start of text.
+// unicodeEscape reads an escape like \u0041 at the start of text.
 func unicodeEscape(text []byte) (rune, bool) {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return 0, false
