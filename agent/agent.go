@@ -70,8 +70,9 @@ type Agent struct {
 	drainage    metrics.Drain
 
 	// changing is held while containers or secrets are changed after the boot.
-	changing sync.Mutex
-	drained  bool // the last drain ended without a failure
+	changing  sync.Mutex
+	unsettled []string // services whose recreation failed and that have not been ready since
+	drained   bool     // the last drain ended without a failure
 
 	// leaving ends when a drain begins, by leave.
 	leaving context.Context

@@ -83,9 +83,6 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 			Log:        a.log,
 		})
 	})
-	a.mu.Lock()
-	a.up = true
-	a.mu.Unlock()
 	return nil
 }
 
@@ -354,11 +351,14 @@ func (a *Agent) startWorkload(ctx context.Context, _ *report.Span) error {
 	if err != nil {
 		return err
 	}
-	if err := p.delivery.prune(); err != nil {
-		return err
+	// What runs since before this boot may have missed a rotation. A workload that is up isn't failed for either: what
+	// remains to be done is tried again at the next delivery.
+	err = errors.Join(p.delivery.prune(), a.signal(ctx, a.started, nil))
+	if err != nil && ctx.Err() == nil {
+		a.log.ErrorContext(ctx, "secrets not delivered", "error", err)
+		a.noteDelivery(err)
 	}
-	// What runs since before this boot may have missed a rotation.
-	return a.signal(ctx, a.started, nil)
+	return nil
 }
 
 // pinned maps each image to the digest that was verified, where there is one.

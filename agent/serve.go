@@ -31,6 +31,9 @@ func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers contex
 		return nil
 	})
 	a.endpoint.Set(health.Ready, "ready") // which is served once the checks agree
+	a.mu.Lock()
+	a.up = true // from here on a drain may be asked for, and what it announces stays
+	a.mu.Unlock()
 	group.Go(func() error {
 		a.awaitReady(ctx)
 		return nil
@@ -72,39 +75,50 @@ func (a *Agent) deliver(ctx context.Context) error {
 	}
 	p := a.parts()
 	written := time.Now()
-	changed, writeErr := p.delivery.write()
+	changed, err := p.delivery.write()
 	restart := p.delivery.recreations(changed)
-	err := errors.Join(writeErr, a.signal(ctx, written, restart))
-	switch {
-	case len(restart) > 0:
-		a.log.InfoContext(ctx, "secret changed: services are recreated", "services", restart)
-		err = errors.Join(err, a.recreate(ctx, restart))
-	case a.endpoint.Own() == health.Failing:
-		a.recover(ctx)
-	}
+	err = errors.Join(err, p.delivery.prune(), a.signal(ctx, written, restart), a.recreate(ctx, restart))
 	if ctx.Err() != nil {
 		return nil // the agent stops or the node leaves; the next agent goes on where this one was
 	}
-	a.mu.Lock()
-	a.undelivered = err
-	a.mu.Unlock()
+	a.noteDelivery(err)
 	return err
 }
 
-// recover turns a node ready again whose services have come up after all.
-func (a *Agent) recover(ctx context.Context) {
-	state, err := a.parts().runner.State(ctx)
-	if err != nil || slices.ContainsFunc(state.Services, func(s workload.ServiceState) bool { return !s.Phase.Ready() }) {
-		return
-	}
-	a.log.InfoContext(ctx, "services are ready after all")
-	a.endpoint.Set(health.Ready, "ready")
+// noteDelivery keeps what could not be delivered for the status, until a later delivery can.
+func (a *Agent) noteDelivery(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.undelivered = err
 }
 
-// recreate replaces the containers of services whose content version changed, and no others.
+// recreate replaces the containers of services whose content version changed, and no others. The node is failing from a
+// recreation that didn't work until its services are ready with the new version; it is tried again at each delivery.
 func (a *Agent) recreate(ctx context.Context, services []string) error {
 	p := a.parts()
-	_, err := p.runner.Project().WriteOverride(p.pinned(), p.delivery.labels())
+	labels := p.delivery.labels()
+	if len(a.unsettled) > 0 {
+		state, err := p.runner.State(ctx)
+		if err != nil {
+			return fmt.Errorf("see whether %s came up after a secret changed: %w", strings.Join(a.unsettled, ", "), err)
+		}
+		again := unfinished(a.unsettled, state, labels)
+		switch {
+		case len(again) > 0:
+			services = slices.Compact(slices.Sorted(slices.Values(slices.Concat(services, again))))
+		case len(services) == 0 && !allReady(state):
+			return fmt.Errorf("not ready after a secret changed: %s", state)
+		case len(services) == 0:
+			a.log.InfoContext(ctx, "services are ready after all", "services", a.unsettled)
+			a.settle()
+			return nil
+		}
+	}
+	if len(services) == 0 {
+		return nil
+	}
+	a.log.InfoContext(ctx, "secret changed: services are recreated", "services", services)
+	_, err := p.runner.Project().WriteOverride(p.pinned(), labels)
 	if err == nil {
 		err = p.runner.Start(ctx, p.config.Workload.Ready, nil, services...)
 	}
@@ -113,11 +127,37 @@ func (a *Agent) recreate(ctx context.Context, services []string) error {
 		return nil
 	case err != nil:
 		err = fmt.Errorf("recreate %s after a secret changed: %w", strings.Join(services, ", "), err)
+		a.unsettled = slices.Compact(slices.Sorted(slices.Values(slices.Concat(a.unsettled, services))))
 		a.endpoint.Set(health.Failing, err.Error())
 		return err
 	}
-	a.endpoint.Set(health.Ready, "ready")
+	a.settle()
 	return nil
+}
+
+// settle is the end of a recreation: every service is ready.
+func (a *Agent) settle() {
+	a.unsettled = nil
+	a.endpoint.Set(health.Ready, "ready")
+}
+
+// unfinished are those of the services that don't run with the content version they should have.
+func unfinished(services []string, state workload.State, labels map[string]string) []string {
+	var names []string
+	for _, s := range state.Services {
+		wrong := func(c workload.ContainerState) bool {
+			ended := c.Status != "running" && s.Phase != workload.PhaseDone
+			return ended || c.ContentVersion != labels[s.Name]
+		}
+		if slices.Contains(services, s.Name) && (len(s.Containers) < s.Wanted || slices.ContainsFunc(s.Containers, wrong)) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+func allReady(state workload.State) bool {
+	return !slices.ContainsFunc(state.Services, func(s workload.ServiceState) bool { return !s.Phase.Ready() })
 }
 
 // Status implements [control.Agent].
@@ -179,6 +219,8 @@ func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
 	if a.drained {
 		return nil
 	}
+	// Once more: a recreation that ended in the meantime may have said ready.
+	a.endpoint.Set(health.Draining, request.Reason)
 	a.forgetAdmission(ctx)
 	p := a.parts()
 	d := drain.Drain{

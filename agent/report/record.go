@@ -13,7 +13,7 @@ import (
 
 // Record is what is left of a boot after a reboot.
 type Record struct {
-	// Starts counts the agent's starts on this machine, this one included.
+	// Starts counts the agent's starts on this machine that became ready or failed, this one included.
 	Starts  int       `json:"starts"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`

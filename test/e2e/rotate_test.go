@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -97,6 +100,49 @@ func TestARotatedSecretRecreatesJustTheServiceThatWantsIt(t *testing.T) {
 	a.stop()
 	n.boot()
 	n.checkUntouched(after)
+}
+
+func TestARecreationThatFailedIsTriedAgainAtTheNextRefresh(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "stories/rotated")
+	n.boot()
+	before := n.boxes()
+	override := filepath.Join(n.run(), "compose.override.yaml")
+	content, err := os.ReadFile(override)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(override), os.Mkdir(override, 0o700)); err != nil { // can't be replaced by a file
+		t.Fatal(err)
+	}
+	n.rotate("e2e/restarted", "restarted-number-two")
+	for range 2 { // and a refresh that finds nothing new doesn't forget it
+		if err := n.refresh(); err == nil || !strings.Contains(err.Error(), "recreate ends") {
+			t.Errorf("refresh: got %v, want that ends could not be recreated", err)
+		}
+		if code, _ := n.health(); code != 503 {
+			t.Errorf("/health of a node that runs with an old secret: got %d, want 503", code)
+		}
+		if problems := strings.Join(n.status().Problems, " "); !strings.Contains(problems, "recreate ends") {
+			t.Errorf("status: got problems %q, want them to name ends", problems)
+		}
+	}
+	n.checkUntouched(before)
+
+	if err := errors.Join(os.Remove(override), os.WriteFile(override, content, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.refresh(); err != nil {
+		t.Fatal(err)
+	}
+	n.checkUntouched(before, "reads", "listens", "bystander")
+	if n.boxes()["ends"].ID == before["ends"].ID {
+		t.Error("the container of ends is the same, want a new one")
+	}
+	n.checkReads("ends", "/run/secrets/restarted", "restarted-number-two")
+	if code, _ := n.health(); code != 200 || len(n.status().Problems) != 0 {
+		t.Errorf("afterwards: got /health %d and problems %v, want 200 and none", code, n.status().Problems)
+	}
 }
 
 func TestASecretThatRotatedWhileNoAgentRanIsDelivered(t *testing.T) {
