@@ -22,29 +22,6 @@ import (
 	"github.com/flowviz/flowagent/test/lab"
 )
 
-// stranger listens on 127.0.0.1 and hands every connection to serve, then closes it.
-func stranger(t *testing.T, serve func(net.Conn)) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				serve(conn)
-			}()
-		}
-	}()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
 // answering reads one message and sends text, then waits for the other side to leave or says nothing more.
 func answering(text string, stays bool) func(net.Conn) {
 	return func(conn net.Conn) {
@@ -138,41 +115,41 @@ func TestCheckPostgresAgreesWithPgIsreadyOnWhatIsNotPostgres(t *testing.T) {
 	}{
 		"an HTTP server":                           {web.Listener.Addr().(*net.TCPAddr).Port, 2},
 		"an HTTPS server":                          {secure.Listener.Addr().(*net.TCPAddr).Port, 2},
-		"it closes at once":                        {stranger(t, func(net.Conn) {}), 2},
-		"it closes when asked for TLS":             {stranger(t, answering("", false)), 2},
-		"it speaks first":                          {stranger(t, func(conn net.Conn) { _, _ = conn.Write([]byte("220 mail ready\r\n")) }), 2},
-		"garbage":                                  {stranger(t, answering("\x00\x01\x02\x03\x04\x05\x06\x07", false)), 2},
-		"an error when asked for TLS":              {stranger(t, answering(refusing(t, "57P03"), false)), 2},
-		"more than the answer about TLS":           {stranger(t, answering("S"+refusing(t, "57P03"), false)), 2},
-		"more than the answer about TLS, then TLS": {stranger(t, encryptedAfter("Sx", answering(message('R', 8, "\x00\x00\x00\x03"), true))), 2},
-		"more than the answer about TLS, or none":  {stranger(t, either("S"+refusing(t, "57P03"), message('R', 8, "\x00\x00\x00\x03"))), 0},
-		"more than a refusal of TLS":               {stranger(t, answering("N"+refusing(t, "57P03"), false)), 2},
-		"TLS offered, then something else":         {stranger(t, answering("S\x15\x03\x03\x00\x02\x02\x28", false)), 2},
-		"TLS, then closes":                         {stranger(t, encrypted(answering("", false))), 2},
-		"TLS, then garbage":                        {stranger(t, encrypted(answering("garbage", false))), 2},
-		"TLS, then asks for a password":            {stranger(t, encrypted(answering(message('R', 8, "\x00\x00\x00\x03"), true))), 0},
-		"TLS, then rejects":                        {stranger(t, encrypted(answering(refusing(t, "57P03"), false))), 1},
-		"no TLS, then closes":                      {stranger(t, withoutTLS("", false)), 2},
-		"no TLS, then garbage":                     {stranger(t, withoutTLS("garbage", false)), 2},
-		"half a message":                           {stranger(t, withoutTLS(refusing(t, "57P03")[:10], false)), 2},
-		"half a length":                            {stranger(t, withoutTLS("E\x00\x00", false)), 2},
-		"half a request for a password":            {stranger(t, withoutTLS("R\x00\x00\x00\x08\x00\x00", false)), 2},
-		"a request for a password that is short":   {stranger(t, withoutTLS(message('R', 7, "\x00\x00\x00"), false)), 2},
-		"a request for a password that is long":    {stranger(t, withoutTLS(message('R', 2001, strings.Repeat("\x00", 1997)), false)), 2},
-		"the longest request for a password":       {stranger(t, withoutTLS(message('R', 2000, "\x00\x00\x00\x0a"+strings.Repeat("\x00", 1992)), false)), 0},
-		"an unknown request for a password":        {stranger(t, withoutTLS(message('R', 8, "\x00\x00\x00\x63"), false)), 0},
-		"an error of the time before SQLSTATE":     {stranger(t, withoutTLS("EFATAL: too old\n\x00", false)), 2},
-		"an error without SQLSTATE":                {stranger(t, withoutTLS(message('E', 9, "Mno\x00\x00"), false)), 2},
-		"an error whose SQLSTATE is short":         {stranger(t, withoutTLS(message('E', 11, "C57P0\x00\x00"), false)), 2},
-		"an error whose SQLSTATE is long":          {stranger(t, withoutTLS(message('E', 13, "C57P034\x00\x00"), false)), 1},
-		"an error of another kind":                 {stranger(t, withoutTLS(refusing(t, "XX000"), false)), 0},
-		"an error that is long":                    {stranger(t, withoutTLS(message('E', 30001, strings.Repeat("x", 29996)+"\x00"), false)), 2},
-		"a negative length":                        {stranger(t, withoutTLS(message('E', -1, "C57P03\x00\x00"), false)), 2},
-		"another message first":                    {stranger(t, withoutTLS(message('N', 13, "C57P034\x00\x00"), false)), 2},
-		"it lets us in and closes":                 {stranger(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00"), false)), 0},
-		"it lets us in and rejects":                {stranger(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00")+refusing(t, "57P03"), false)), 0},
-		"it lets us in, then garbage":              {stranger(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00")+"garbage", false)), 0},
-		"it lets us in, with an impossible length": {stranger(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00")+message('S', 0, ""), false)), 0},
+		"it closes at once":                        {lab.Peer(t, func(net.Conn) {}), 2},
+		"it closes when asked for TLS":             {lab.Peer(t, answering("", false)), 2},
+		"it speaks first":                          {lab.Peer(t, func(conn net.Conn) { _, _ = conn.Write([]byte("220 mail ready\r\n")) }), 2},
+		"garbage":                                  {lab.Peer(t, answering("\x00\x01\x02\x03\x04\x05\x06\x07", false)), 2},
+		"an error when asked for TLS":              {lab.Peer(t, answering(refusing(t, "57P03"), false)), 2},
+		"more than the answer about TLS":           {lab.Peer(t, answering("S"+refusing(t, "57P03"), false)), 2},
+		"more than the answer about TLS, then TLS": {lab.Peer(t, encryptedAfter("Sx", answering(message('R', 8, "\x00\x00\x00\x03"), true))), 2},
+		"more than the answer about TLS, or none":  {lab.Peer(t, either("S"+refusing(t, "57P03"), message('R', 8, "\x00\x00\x00\x03"))), 0},
+		"more than a refusal of TLS":               {lab.Peer(t, answering("N"+refusing(t, "57P03"), false)), 2},
+		"TLS offered, then something else":         {lab.Peer(t, answering("S\x15\x03\x03\x00\x02\x02\x28", false)), 2},
+		"TLS, then closes":                         {lab.Peer(t, encrypted(answering("", false))), 2},
+		"TLS, then garbage":                        {lab.Peer(t, encrypted(answering("garbage", false))), 2},
+		"TLS, then asks for a password":            {lab.Peer(t, encrypted(answering(message('R', 8, "\x00\x00\x00\x03"), true))), 0},
+		"TLS, then rejects":                        {lab.Peer(t, encrypted(answering(refusing(t, "57P03"), false))), 1},
+		"no TLS, then closes":                      {lab.Peer(t, withoutTLS("", false)), 2},
+		"no TLS, then garbage":                     {lab.Peer(t, withoutTLS("garbage", false)), 2},
+		"half a message":                           {lab.Peer(t, withoutTLS(refusing(t, "57P03")[:10], false)), 2},
+		"half a length":                            {lab.Peer(t, withoutTLS("E\x00\x00", false)), 2},
+		"half a request for a password":            {lab.Peer(t, withoutTLS("R\x00\x00\x00\x08\x00\x00", false)), 2},
+		"a request for a password that is short":   {lab.Peer(t, withoutTLS(message('R', 7, "\x00\x00\x00"), false)), 2},
+		"a request for a password that is long":    {lab.Peer(t, withoutTLS(message('R', 2001, strings.Repeat("\x00", 1997)), false)), 2},
+		"the longest request for a password":       {lab.Peer(t, withoutTLS(message('R', 2000, "\x00\x00\x00\x0a"+strings.Repeat("\x00", 1992)), false)), 0},
+		"an unknown request for a password":        {lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x63"), false)), 0},
+		"an error of the time before SQLSTATE":     {lab.Peer(t, withoutTLS("EFATAL: too old\n\x00", false)), 2},
+		"an error without SQLSTATE":                {lab.Peer(t, withoutTLS(message('E', 9, "Mno\x00\x00"), false)), 2},
+		"an error whose SQLSTATE is short":         {lab.Peer(t, withoutTLS(message('E', 11, "C57P0\x00\x00"), false)), 2},
+		"an error whose SQLSTATE is long":          {lab.Peer(t, withoutTLS(message('E', 13, "C57P034\x00\x00"), false)), 1},
+		"an error of another kind":                 {lab.Peer(t, withoutTLS(refusing(t, "XX000"), false)), 0},
+		"an error that is long":                    {lab.Peer(t, withoutTLS(message('E', 30001, strings.Repeat("x", 29996)+"\x00"), false)), 2},
+		"a negative length":                        {lab.Peer(t, withoutTLS(message('E', -1, "C57P03\x00\x00"), false)), 2},
+		"another message first":                    {lab.Peer(t, withoutTLS(message('N', 13, "C57P034\x00\x00"), false)), 2},
+		"it lets us in and closes":                 {lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00"), false)), 0},
+		"it lets us in and rejects":                {lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00")+refusing(t, "57P03"), false)), 0},
+		"it lets us in, then garbage":              {lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00")+"garbage", false)), 0},
+		"it lets us in, with an impossible length": {lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00")+message('S', 0, ""), false)), 0},
 	} {
 		t.Run(name, func(t *testing.T) { both.agree(t, c.want, at(c.port, "-t", "2")...) })
 	}
@@ -183,8 +160,8 @@ func TestCheckPostgresAgreesWithPgIsreadyOnWhatIsNotPostgres(t *testing.T) {
 func TestCheckPostgresAgreesWithPgIsreadyOnSilence(t *testing.T) {
 	both := newPair(t)
 	silent := func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
-	quiet := stranger(t, silent)
-	accepting := stranger(t, withoutTLS(message('R', 8, "\x00\x00\x00\x03"), true))
+	quiet := lab.Peer(t, silent)
+	accepting := lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x03"), true))
 	two := func(first, second int) []string {
 		return []string{"-t", "2", "-h", "127.0.0.1,127.0.0.1", "-p", fmt.Sprintf("%d,%d", first, second)}
 	}
@@ -195,14 +172,14 @@ func TestCheckPostgresAgreesWithPgIsreadyOnSilence(t *testing.T) {
 		"it never answers":                        {at(quiet, "-t", "2"), 2},
 		"one second is two":                       {at(quiet, "-t", "1"), 2},
 		"it never answers in the clear":           {append(conninfo(quiet, "sslmode=disable"), "-t", "2"), 2},
-		"it never answers after declining TLS":    {at(stranger(t, withoutTLS("", true)), "-t", "2"), 2},
-		"it never begins TLS":                     {at(stranger(t, answering("S", true)), "-t", "2"), 2},
-		"it sends half a message":                 {at(stranger(t, withoutTLS("E\x00\x00", true)), "-t", "2"), 2},
+		"it never answers after declining TLS":    {at(lab.Peer(t, withoutTLS("", true)), "-t", "2"), 2},
+		"it never begins TLS":                     {at(lab.Peer(t, answering("S", true)), "-t", "2"), 2},
+		"it sends half a message":                 {at(lab.Peer(t, withoutTLS("E\x00\x00", true)), "-t", "2"), 2},
 		"it never takes a connection":             {at(full(t), "-t", "2"), 2},
 		"the next host accepts":                   {two(quiet, accepting), 0},
 		"the next host accepts, none taken":       {two(full(t), accepting), 0},
 		"it asks for a password, the next is off": {two(accepting, closedPort(t)), 0},
-		"it closes, and the next host accepts":    {two(stranger(t, func(net.Conn) {}), accepting), 2},
+		"it closes, and the next host accepts":    {two(lab.Peer(t, func(net.Conn) {}), accepting), 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they only wait
@@ -311,7 +288,7 @@ func TestCheckPostgresAgreesWithPgIsreadyOnBadParameters(t *testing.T) {
 func TestCheckPostgresDiffersFromPgIsreadyOnPurpose(t *testing.T) {
 	both := newPair(t)
 	server := lab.Postgres(t, lab.PostgresConfig{})
-	lapsed := stranger(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00"), true))
+	lapsed := lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00"), true))
 	since := func(version, code, before int) int {
 		if both.version < version {
 			return before
@@ -348,7 +325,7 @@ func TestCheckPostgresDiffersFromPgIsreadyOnPurpose(t *testing.T) {
 
 func TestCheckPostgresPrintsJSON(t *testing.T) {
 	both := newPair(t)
-	port := stranger(t, withoutTLS(refusing(t, "57P03"), false))
+	port := lab.Peer(t, withoutTLS(refusing(t, "57P03"), false))
 	ours := both.start(t, "flowagent", append([]string{"check", "postgres", "-o", "json"}, at(port)...)...)()
 	want := fmt.Sprintf(`{
   "target": "127.0.0.1:%[1]d",
@@ -369,7 +346,7 @@ func TestCheckPostgresLeavesPolitely(t *testing.T) {
 	both := newPair(t)
 	heard := make(chan []byte, 1)
 	admitted := message('R', 8, "\x00\x00\x00\x00") + message('Z', 5, "I")
-	port := stranger(t, func(conn net.Conn) {
+	port := lab.Peer(t, func(conn net.Conn) {
 		r := bufio.NewReader(conn)
 		if readRequest(r) != nil {
 			return

@@ -10,10 +10,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/flowviz/flowagent/test/lab"
 )
 
 // asked is what one check command did.
@@ -58,23 +61,11 @@ func wantCheck(t *testing.T, got asked, code int, stdout, err string) {
 // replying is a TCP server that answers whatever is said first, and closes the connection.
 func replying(t *testing.T, answer string) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Read(make([]byte, 1024))
-			_, _ = io.WriteString(conn, answer)
-			_ = conn.Close()
-		}
-	}()
-	return listener.Addr().String()
+	port := lab.Peer(t, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1024))
+		_, _ = io.WriteString(conn, answer)
+	})
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 func fileWith(t *testing.T, content string) string {

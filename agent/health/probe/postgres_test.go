@@ -230,7 +230,7 @@ func TestPostgresLogsInOverVerifiedTLS(t *testing.T) {
 }
 
 func TestPostgresWarnsOfAServerWithoutFreeConnections(t *testing.T) {
-	port := fake(t, func(conn net.Conn) {
+	port := lab.Peer(t, func(conn net.Conn) {
 		respond(conn, &pgproto3.ErrorResponse{Code: "53300", Message: "sorry, too many clients already"})
 	})
 	p := probe.Postgres{Hosts: localhost(port), TLS: probe.PostgresTLS{Mode: "disable"}}
@@ -292,7 +292,7 @@ func TestPostgresNegotiatesTLSDirectly(t *testing.T) {
 		"with a server of something else": {[]string{"h2"}, probe.NoResponse},
 	} {
 		t.Run(name, func(t *testing.T) {
-			port := fake(t, func(conn net.Conn) {
+			port := lab.Peer(t, func(conn net.Conn) {
 				server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: c.protocols})
 				respond(server, &pgproto3.AuthenticationCleartextPassword{})
 				_ = server.Close()
@@ -307,8 +307,8 @@ func TestPostgresNegotiatesTLSDirectly(t *testing.T) {
 
 // TestPostgresSharesItsTimeAmongHosts would wait for ever, or find nobody, if the first host had all the time.
 func TestPostgresSharesItsTimeAmongHosts(t *testing.T) {
-	quiet := fake(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); <-t.Context().Done() })
-	accepting := fake(t, func(conn net.Conn) { respond(conn, &pgproto3.AuthenticationCleartextPassword{}) })
+	quiet := lab.Peer(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); <-t.Context().Done() })
+	accepting := lab.Peer(t, func(conn net.Conn) { respond(conn, &pgproto3.AuthenticationCleartextPassword{}) })
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	p := probe.Postgres{
@@ -323,7 +323,7 @@ func TestPostgresSharesItsTimeAmongHosts(t *testing.T) {
 func TestPostgresLeavesNothingBehindWhenItIsCancelled(t *testing.T) {
 	var closed sync.WaitGroup
 	arrived := make(chan struct{}, 1)
-	port := fake(t, func(conn net.Conn) {
+	port := lab.Peer(t, func(conn net.Conn) {
 		defer closed.Done()
 		arrived <- struct{}{}
 		for buffer := make([]byte, 512); ; {
@@ -365,7 +365,7 @@ func TestPostgresLeavesNothingBehindWhenItIsCancelled(t *testing.T) {
 
 // TestPostgresShowsNothingUnprintable gives a hostile server the last word.
 func TestPostgresShowsNothingUnprintable(t *testing.T) {
-	port := fake(t, func(conn net.Conn) {
+	port := lab.Peer(t, func(conn net.Conn) {
 		respond(conn, &pgproto3.ErrorResponse{Code: "57P03", Message: "\x1b[2J\xff" + strings.Repeat("é", 1000)})
 	})
 	p := probe.Postgres{Hosts: localhost(port), TLS: probe.PostgresTLS{Mode: "disable"}}
@@ -374,29 +374,6 @@ func TestPostgresShowsNothingUnprintable(t *testing.T) {
 	if got.Output != want {
 		t.Errorf("got %q, want %q", got.Output, want)
 	}
-}
-
-// fake listens on 127.0.0.1 until the test ends and hands each connection to serve.
-func fake(t *testing.T, serve func(net.Conn)) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				serve(conn)
-			}()
-		}
-	}()
-	return listener.Addr().(*net.TCPAddr).Port
 }
 
 // respond reads the startup message and sends one message.
