@@ -148,6 +148,9 @@ func (c *checker) check(cfg *Config) {
 	for _, check := range cfg.Health.Checks {
 		c.health(check, cfg.Secrets.Items)
 	}
+	if w := cfg.CloudWatch; w != nil && strings.HasPrefix(w.Namespace, "AWS/") {
+		c.refuse("cloudWatch.namespace", "use one of your own, such as FlowViz", "names that begin with AWS/ are Amazon's")
+	}
 	if cfg.Drain.Budget == 0 {
 		c.refuse("drain.budget", "", "must be longer than 0")
 	} else if cfg.Drain.DeregisterDelay >= cfg.Drain.Budget {

@@ -26,6 +26,9 @@ func Default() Config {
 				TotalTimeout: Duration(2 * time.Hour),
 			},
 			CleanUp: CleanUp{Keep: 2, MinFree: 10 << 30},
+			// Three minutes outlast a database's failover and most slow starts. Five tries, the last a quarter of an hour
+			// after the first, tell what recovers from what doesn't.
+			Reconcile: Reconcile{Tries: 5, UnhealthyAfter: Duration(3 * time.Minute)},
 		},
 		Health: Health{Listen: ":9180"},
 		// Half of what a lifecycle hook is usually given, and more than a long request or task takes.

@@ -125,6 +125,7 @@ func TestEveryKindOfValueIsRead(t *testing.T) {
 	want.Workload.Pull.IdleTimeout = Duration(1500 * time.Millisecond)
 	want.Workload.Pull.TotalTimeout = Duration(90 * time.Minute)
 	want.Workload.CleanUp = CleanUp{}
+	want.Workload.Reconcile = Reconcile{Leave: []string{"db"}}
 	want.Health.Listen = "127.0.0.1:9180"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -240,7 +241,7 @@ func TestUnknownFieldsComeWithAHint(t *testing.T) {
 		{"health: {checks: [{name: a, redis: {address: 'x:1', password: p}}]}", "put it in a secret and name it with passwordSecret"},
 		{"health: {checks: [{name: a, postgres: {password: p}}]}", "put it in a secret and name it with login.passwordSecret"},
 		{"lifecycle: {}", "lifecycle: this version does not act on it yet, so it is refused rather than ignored"},
-		{"node: {zzz: 1}", "its neighbours are environment or provider"},
+		{"node: {zzz: 1}", "its neighbours are environment, color, release or provider"},
 		{"health: {listen: ':1', Listen: ':2'}", "did you mean `listen`?"},
 	} {
 		if got := problemsIn(t, c.fragment); !strings.Contains(got, c.want) {

@@ -130,6 +130,9 @@ workload:
   cleanUp:
     keep: 2                            # default
     minFree: 10GiB                     # default
+  reconcile:
+    tries: 5                           # default
+    unhealthyAfter: 3m                 # default
 health:
   listen: ":9180"                      # default
 drain:

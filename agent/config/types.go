@@ -29,12 +29,18 @@ type Config struct {
 	Health Health `yaml:"health"`
 	// How the node stops taking work and lets go of it.
 	Drain Drain `yaml:"drain"`
+	// The few metrics that a rollout decides on, sent to Amazon CloudWatch. Left out: nothing is sent. Outside EC2 nothing ever is.
+	CloudWatch *CloudWatch `yaml:"cloudWatch"`
 }
 
 // Node says what the machine is.
 type Node struct {
 	// Free-form name of the environment (production, staging); appears in status and events.
 	Environment string `yaml:"environment"`
+	// Which half of a blue-green deployment the node belongs to, such as blue; a dimension of its metrics.
+	Color string `yaml:"color"`
+	// Which release of the application the node runs, such as 2026.11.1; a dimension of its metrics.
+	Release string `yaml:"release"`
 	// Where identity comes from. auto asks the firmware (DMI) first, so a machine outside EC2 never waits for a metadata service.
 	Provider Provider `yaml:"provider"`
 }
@@ -224,6 +230,8 @@ type Workload struct {
 	Pull Pull `yaml:"pull"`
 	// Which superseded images are removed, and when.
 	CleanUp CleanUp `yaml:"cleanUp"`
+	// How services that go away after the boot are brought back.
+	Reconcile Reconcile `yaml:"reconcile"`
 }
 
 // Ready says when the application counts as ready: every service running (and healthy where it has a health check), every one-shot ended with 0.
@@ -232,6 +240,16 @@ type Ready struct {
 	Timeout Duration `yaml:"timeout"`
 	// How long a service without a health check must run without a restart.
 	StableFor Duration `yaml:"stableFor"`
+}
+
+// Reconcile says how services that go away after the boot are brought back. What an operator stopped is left alone.
+type Reconcile struct {
+	// How often a service is brought back, with growing pauses, before it is given up. A service that then runs for ten minutes is given as many tries again. 0 turns reconciliation off.
+	Tries int `yaml:"tries"`
+	// How long a service's health check must fail before it is restarted. 0s leaves unhealthy services alone.
+	UnhealthyAfter Duration `yaml:"unhealthyAfter"`
+	// Services that are never brought back or restarted, such as a database that is slow to recover.
+	Leave []string `yaml:"leave"`
 }
 
 // PullPolicy says when an image is pulled.
@@ -293,4 +311,12 @@ type Drain struct {
 	Order []string `yaml:"order"`
 	// How long a load balancer or edge is given to notice that /health turned 503, before services stop.
 	DeregisterDelay Duration `yaml:"deregisterDelay"`
+}
+
+// CloudWatch says where metrics go: NodeReady and DatabaseConnectionErrors, each with the node's color and release as dimensions.
+type CloudWatch struct {
+	// Namespace of the metrics, such as FlowViz.
+	Namespace string `yaml:"namespace"`
+	// Region, where it is not the node's own.
+	Region string `yaml:"region"`
 }

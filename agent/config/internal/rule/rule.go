@@ -115,6 +115,14 @@ const (
 	unit     = `^[A-Za-z0-9:_.@\\-]+\.(service|socket|mount|automount|swap|target|path|timer|slice|scope|device)$`
 	unitSays = "a unit's full name, such as nginx.service"
 
+	// What CloudWatch takes, but for namespaces that begin with AWS/, which are its own; no look-ahead in this syntax.
+	namespace     = `^[A-Za-z0-9._/#: -]{1,255}$`
+	namespaceSays = "letters, digits, spaces and . _ / # : -, 255 at most"
+
+	// CloudWatch's dimension values are printable ASCII, 1024 at most; these are also words in a log.
+	word     = `^[!-9;-~]([ -9;-~]{0,126}[!-9;-~])?$`
+	wordSays = "printable ASCII without a colon, 128 characters at most"
+
 	passwordSecretSays = "the name of a secret in secrets.items"
 )
 
@@ -133,6 +141,9 @@ const (
 var Fields = map[string]Field{
 	"apiVersion": {Required: true},
 	"kind":       {Required: true},
+
+	"node.color":   {Pattern: word, Says: wordSays},
+	"node.release": {Pattern: word, Says: wordSays},
 
 	"secrets.age.identityFile":                 {File: true, Says: fileSays},
 	"secrets.age.identityCredential":           {Pattern: credential, Says: credentialSays},
@@ -183,6 +194,11 @@ var Fields = map[string]Field{
 	"workload.pull.parallel": {Minimum: 1, Maximum: 32, Says: "between 1 and 32"},
 	// More than a thousand images of one repository is not clean-up.
 	"workload.cleanUp.keep": {Minimum: 0, Maximum: 1000, Says: "between 0 and 1000"},
+
+	// A hundred tries, ten minutes apart, are most of a day.
+	"workload.reconcile.tries":   {Minimum: 0, Maximum: 100, Says: "between 0 and 100"},
+	"workload.reconcile.leave":   {Unique: true},
+	"workload.reconcile.leave[]": {Pattern: service, Says: serviceSays},
 
 	"health.checks[].name":     {Required: true, Pattern: checkName, Says: checkNameSays},
 	"health.checks[].scope":    {Default: "node"},
@@ -263,6 +279,9 @@ var Fields = map[string]Field{
 
 	"drain.order":   {Unique: true},
 	"drain.order[]": {Pattern: service, Says: serviceSays},
+
+	"cloudWatch.namespace": {Required: true, Pattern: namespace, Says: namespaceSays},
+	"cloudWatch.region":    {Pattern: region, Says: regionSays},
 }
 
 // NotYet has the sections of the design that this version doesn't act on. They are refused, because a section that
