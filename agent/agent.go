@@ -25,6 +25,7 @@ import (
 	"github.com/flowviz/flowagent/agent/health/metrics"
 	"github.com/flowviz/flowagent/agent/image"
 	"github.com/flowviz/flowagent/agent/report"
+	"github.com/flowviz/flowagent/agent/systemd"
 )
 
 // Options is how one agent runs.
@@ -38,6 +39,10 @@ type Options struct {
 	// DrainOnStop drains the workload when the agent is asked to stop; otherwise it is left running, which is what an
 	// upgrade of the agent wants.
 	DrainOnStop bool
+	// Listeners are open already for health.listen, by systemd; the agent opens its own where there is none.
+	Listeners []net.Listener
+	// Reload asks for a reload of the configuration each time that something comes; nil for never.
+	Reload <-chan os.Signal
 	// Progress shows image pulls.
 	Progress image.Progress
 	Log      *slog.Logger
@@ -50,6 +55,9 @@ type ConfigurationError struct{ Err error }
 func (e *ConfigurationError) Error() string { return e.Err.Error() }
 func (e *ConfigurationError) Unwrap() error { return e.Err }
 
+// Is makes it the control interface's word for the same.
+func (e *ConfigurationError) Is(target error) bool { return target == control.ErrConfiguration }
+
 // Agent is one running agent. [Run] makes it.
 type Agent struct {
 	opts     Options
@@ -61,6 +69,8 @@ type Agent struct {
 	plugin   func() (string, error) // the compose plugin's path, looked for once
 	aws      *awsConfigs            // set by the node stage, before anything uses it
 
+	supervisor supervised
+
 	// mu guards what the stages produce and Status shows.
 	mu          sync.Mutex
 	produced    parts
@@ -68,11 +78,14 @@ type Agent struct {
 	readyAt     time.Time // when /health first said so; zero for not yet
 	undelivered error     // what the last delivery of secrets failed with
 	drainage    metrics.Drain
+	unapplied   []string // what the last reload left for a restart
 
 	// changing is held while containers or secrets are changed after the boot.
 	changing  sync.Mutex
 	unsettled []string // services whose recreation failed and that have not been ready since
 	drained   bool     // the last drain ended without a failure
+
+	reloading sync.Mutex // held during a reload
 
 	// leaving ends when a drain begins, by leave.
 	leaving context.Context
@@ -89,6 +102,7 @@ func Run(ctx context.Context, o Options) error {
 		endpoint: health.NewEndpoint(),
 		started:  time.Now(),
 	}
+	a.supervisor.notifier = systemd.NewNotifier(o.Log)
 	a.metrics = metrics.New(metrics.Sources{
 		Version: o.Version,
 		Health:  a.endpoint.Snapshot,
@@ -101,34 +115,49 @@ func Run(ctx context.Context, o Options) error {
 	a.plugin = sync.OnceValues(func() (string, error) { return a.findPlugin(ctx) })
 	a.leaving, a.leave = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.leave()
-	a.log.InfoContext(ctx, "agent started", "version", o.Version, "config", o.ConfigPath)
-	if err := makeDirs(o); err != nil {
-		return err
-	}
-	if err := a.stage(ctx, "config", a.loadConfig); err != nil {
-		return err
-	}
-	socket, err := control.Listen(filepath.Join(o.RunDir, "agent.sock"))
-	if err != nil {
-		return err
-	}
 
 	// The servers outlive the boot and the drain: both are when people look.
 	servers, stopServers := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServers()
 	group, servers := errgroup.WithContext(servers)
-	serve(servers, group, control.NewServer(a, a.log), socket)
-	// Nor does a node go on that nobody can ask any more.
-	ctx, stop := context.WithCancel(ctx)
-	defer context.AfterFunc(servers, stop)()
-	defer stop()
-
-	err = a.live(ctx, group, servers)
+	group.Go(func() error {
+		a.supervise(ctx, servers)
+		return nil
+	})
+	err := a.run(ctx, group, servers)
+	if err != nil && ctx.Err() == nil {
+		a.endpoint.Set(health.Failing, "boot failed: "+err.Error())
+	}
 	stopServers()
 	if serveErr := group.Wait(); err == nil {
 		err = serveErr
 	}
 	return err
+}
+
+// run reads the configuration, opens the control socket and lives behind it.
+func (a *Agent) run(ctx context.Context, group *errgroup.Group, servers context.Context) error {
+	a.log.InfoContext(ctx, "agent started", "version", a.opts.Version, "config", a.opts.ConfigPath)
+	if err := makeDirs(a.opts); err != nil {
+		return err
+	}
+	if err := a.stage(ctx, "config", a.loadConfig); err != nil {
+		return err
+	}
+	socket, err := control.Listen(filepath.Join(a.opts.RunDir, "agent.sock"))
+	if err != nil {
+		return err
+	}
+	serve(servers, group, control.NewServer(a, a.log), socket)
+	// Nor does a node go on that nobody can ask any more.
+	ctx, stop := context.WithCancel(ctx)
+	defer context.AfterFunc(servers, stop)()
+	defer stop()
+	group.Go(func() error {
+		a.reloadOn(ctx, a.opts.Reload)
+		return nil
+	})
+	return a.live(ctx, group, servers)
 }
 
 // live is everything between the control socket's opening and its closing.
@@ -139,7 +168,6 @@ func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context
 	}
 	switch stopped := ctx.Err() != nil; {
 	case !stopped:
-		a.endpoint.Set(health.Failing, "boot failed: "+err.Error())
 		a.writeRecord(ctx, err)
 		return err
 	case a.opts.DrainOnStop && a.parts().store != nil: // before there are secrets, nothing was started either
@@ -160,16 +188,28 @@ func makeDirs(o Options) error {
 	return nil
 }
 
-// serve runs server on listener until ctx ends.
-func serve(ctx context.Context, group *errgroup.Group, server *http.Server, listener net.Listener) {
-	group.Go(func() error {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
-		}
-		return nil
-	})
+// lastAnswers is how long requests under way may take when the agent ends: health is answered in microseconds, a status
+// in some milliseconds.
+const lastAnswers = 500 * time.Millisecond
+
+// serve runs server on the listeners until ctx ends.
+func serve(ctx context.Context, group *errgroup.Group, server *http.Server, listeners ...net.Listener) {
+	for _, listener := range listeners {
+		group.Go(func() error {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+			}
+			return nil
+		})
+	}
 	group.Go(func() error {
 		<-ctx.Done()
+		// What is being answered is answered to the end: to a load balancer a connection that breaks is a failure.
+		polite, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+		defer cancel()
+		if server.Shutdown(polite) == nil {
+			return nil
+		}
 		return server.Close()
 	})
 }

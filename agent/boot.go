@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +34,7 @@ const (
 // parts are what the stages of a boot produce, in their order. A field is nil or zero until its stage has ended.
 type parts struct {
 	config   config.Config
+	userData []byte // that is a layer of the configuration; nil for none
 	identity node.Identity
 	engine   *client.Client
 	keeper   *secret.Keeper
@@ -53,11 +53,11 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	if err := a.stage(ctx, "node", a.discover); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", string(a.parts().config.Health.Listen))
+	listeners, err := a.listenHealth(ctx, a.parts().config.Health.Listen)
 	if err != nil {
-		return fmt.Errorf("listen for health checks: %w: free the port, or set health.listen", err)
+		return err
 	}
-	serve(servers, group, health.NewServer(a.endpoint, a.log), listener)
+	serve(servers, group, health.NewServer(a.endpoint, a.log), listeners...)
 
 	if err := a.stage(ctx, "project", a.readProject); err != nil {
 		return err
@@ -131,34 +131,32 @@ func (a *Agent) discover(ctx context.Context, span *report.Span) error {
 	if !config.IsDocument(data) {
 		return nil
 	}
-	layers, err := config.ReadLayers(a.opts.ConfigPath)
-	if err != nil {
-		return &ConfigurationError{err}
-	}
-	loaded, err := config.Parse(append(layers, config.Layer{Name: "user-data", Data: data})...)
+	loaded, err := a.readConfig(data)
 	if err != nil {
 		return &ConfigurationError{err}
 	}
 	span.Note("userData", "merged")
-	a.update(func(p *parts) { p.config = loaded.Config })
+	a.update(func(p *parts) { p.config, p.userData = loaded.Config, data })
 	return nil
 }
 
-// readProject reads the Compose files and holds them against the configuration, before anything is fetched.
+// readConfig reads the files, and the user data over them unless it is nil.
+func (a *Agent) readConfig(userData []byte) (*config.Loaded, error) {
+	layers, err := config.ReadLayers(a.opts.ConfigPath)
+	if err != nil {
+		return nil, err
+	}
+	if userData != nil {
+		layers = append(layers, config.Layer{Name: "user-data", Data: userData})
+	}
+	return config.Parse(layers...)
+}
+
+// readProject reads the Compose files before anything is fetched.
 func (a *Agent) readProject(ctx context.Context, span *report.Span) error {
 	p := a.parts()
-	project, err := workload.Load(ctx, p.config.Workload, a.opts.RunDir, a.secretsDir())
+	project, err := a.loadProject(ctx, p.config)
 	if err != nil {
-		return &ConfigurationError{err}
-	}
-	for _, warning := range project.Warnings {
-		a.log.WarnContext(ctx, "compose file", "warning", warning)
-	}
-	if err := errors.Join(
-		project.CheckOrder(p.config.Drain.Order),
-		checkItems(p.config.Secrets, project),
-		image.Check(project.Images(), p.config.Workload.Pull.Pin),
-	); err != nil {
 		return &ConfigurationError{err}
 	}
 	engine, err := client.New(client.WithHost(string(p.config.Workload.Engine)))
@@ -173,16 +171,39 @@ func (a *Agent) readProject(ctx context.Context, span *report.Span) error {
 	if err != nil {
 		return &ConfigurationError{err}
 	}
-	checks, err := health.Checks(p.config.Health.Checks, health.Deps{Secret: keeper.Value, Engine: engine, Project: project.Name()})
-	if err != nil {
-		return &ConfigurationError{err}
-	}
 	runner := workload.NewRunner(project, workload.Options{Engine: engine, Plugin: a.plugin, Log: a.log, Known: func() []secret.Value {
 		return slices.Collect(maps.Values(keeper.Values()))
 	}})
 	span.Note("services", len(project.Services()))
-	a.update(func(p *parts) { p.engine, p.keeper, p.checks, p.runner = engine, keeper, checks, runner })
+	a.update(func(p *parts) { p.engine, p.keeper, p.runner = engine, keeper, runner })
+	checks, err := a.makeChecks(p.config)
+	if err != nil {
+		return &ConfigurationError{err}
+	}
+	a.update(func(p *parts) { p.checks = checks })
 	return nil
+}
+
+// loadProject reads the Compose files and holds them against the configuration.
+func (a *Agent) loadProject(ctx context.Context, cfg config.Config) (*workload.Project, error) {
+	project, err := workload.Load(ctx, cfg.Workload, a.opts.RunDir, a.secretsDir())
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range project.Warnings {
+		a.log.WarnContext(ctx, "compose file", "warning", warning)
+	}
+	return project, errors.Join(
+		project.CheckOrder(cfg.Drain.Order),
+		checkItems(cfg.Secrets, project),
+		image.Check(project.Images(), cfg.Workload.Pull.Pin),
+	)
+}
+
+// makeChecks makes the checks that cfg has, with the running agent's secrets and engine.
+func (a *Agent) makeChecks(cfg config.Config) ([]health.Check, error) {
+	p := a.parts()
+	return health.Checks(cfg.Health.Checks, health.Deps{Secret: p.keeper.Value, Engine: p.engine, Project: p.runner.Project().Name()})
 }
 
 // checkItems finds the secrets that a Compose file expects from the configuration and that are not there.

@@ -34,6 +34,8 @@ func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers contex
 	a.mu.Lock()
 	a.up = true // from here on a drain may be asked for, and what it announces stays
 	a.mu.Unlock()
+	a.supervisor.ready.Store(true)
+	a.supervisor.notifier.Ready()
 	group.Go(func() error {
 		a.awaitReady(ctx)
 		return nil
@@ -179,6 +181,9 @@ func (a *Agent) Status(ctx context.Context) report.Status {
 	}
 	if a.undelivered != nil {
 		status.Problems = append(status.Problems, "secrets not delivered: "+a.undelivered.Error())
+	}
+	if len(a.unapplied) > 0 {
+		status.Problems = append(status.Problems, "changed in the configuration, but not before a restart of the agent ('systemctl restart flowagent'): "+strings.Join(a.unapplied, ", "))
 	}
 	a.mu.Unlock()
 	status.Secrets = a.secretsStatus()

@@ -31,12 +31,19 @@ type Agent interface {
 	Status(ctx context.Context) report.Status
 	// RefreshSecrets fetches now and returns the names of the secrets that changed.
 	RefreshSecrets(ctx context.Context) ([]string, error)
+	// Reload reads the configuration again, applies what can change on a running node and names what can't.
+	Reload(ctx context.Context) (report.Reload, error)
 	// Drain returns when the node is drained. A second call joins the first one.
 	Drain(ctx context.Context, request drain.Request) error
 }
 
-// ErrUnreachable means that no agent answers on the socket.
-var ErrUnreachable = errors.New("no agent answers")
+var (
+	// ErrUnreachable means that no agent answers on the socket.
+	ErrUnreachable = errors.New("no agent answers")
+	// ErrConfiguration is what an agent's error is when only the operator can mend what was asked for. It crosses the
+	// socket, so that a command can end with the exit code for it.
+	ErrConfiguration = errors.New("the configuration is wrong")
+)
 
 // group owns the socket beside root, where it exists.
 const group = "flowagent"
@@ -93,6 +100,10 @@ func NewServer(agent Agent, log *slog.Logger) *http.Server {
 		changed, err := agent.RefreshSecrets(r.Context())
 		reply(w, refreshReply{Changed: changed}, err)
 	})
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+		outcome, err := agent.Reload(r.Context())
+		reply(w, outcome, err)
+	})
 	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
 		var request drain.Request
 		if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&request); err != nil {
@@ -122,11 +133,21 @@ type errorReply struct {
 func reply(w http.ResponseWriter, body any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
+		code := http.StatusInternalServerError
+		if errors.Is(err, ErrConfiguration) {
+			code = http.StatusUnprocessableEntity
+		}
+		w.WriteHeader(code)
 		body = errorReply{Error: err.Error()}
 	}
 	_ = json.NewEncoder(w).Encode(body) // a client that left is no concern of ours
 }
+
+// configurationError is an agent's error that is [ErrConfiguration].
+type configurationError string
+
+func (e configurationError) Error() string        { return string(e) }
+func (e configurationError) Is(target error) bool { return target == ErrConfiguration }
 
 // Client asks the agent behind one socket.
 type Client struct {
@@ -161,6 +182,13 @@ func (c *Client) RefreshSecrets(ctx context.Context) ([]string, error) {
 	return answer.Changed, err
 }
 
+// Reload has the agent read its configuration again.
+func (c *Client) Reload(ctx context.Context) (report.Reload, error) {
+	var outcome report.Reload
+	err := c.call(ctx, http.MethodPost, "/v1/reload", nil, &outcome)
+	return outcome, err
+}
+
 // Drain asks for a drain and waits for its end, or for the end of ctx, which does not stop the drain.
 func (c *Client) Drain(ctx context.Context, request drain.Request) error {
 	return c.call(ctx, http.MethodPost, "/v1/drain", request, &struct{}{})
@@ -191,6 +219,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 		var failed errorReply
 		if err := json.NewDecoder(resp.Body).Decode(&failed); err != nil {
 			return fmt.Errorf("the agent answered %s", resp.Status)
+		}
+		if resp.StatusCode == http.StatusUnprocessableEntity {
+			return configurationError(failed.Error)
 		}
 		return errors.New(failed.Error)
 	}

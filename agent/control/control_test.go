@@ -27,6 +27,9 @@ type answering struct {
 
 func (a *answering) Status(context.Context) report.Status             { return a.status }
 func (a *answering) RefreshSecrets(context.Context) ([]string, error) { return a.changed, a.err }
+func (a *answering) Reload(context.Context) (report.Reload, error) {
+	return report.Reload{Applied: a.changed}, a.err
+}
 func (a *answering) Drain(_ context.Context, request drain.Request) error {
 	a.asked = request
 	return a.err
@@ -64,9 +67,30 @@ func TestClient_AsksForStatusRefreshAndDrain(t *testing.T) {
 	if err != nil || !slices.Equal(changed, agent.changed) {
 		t.Errorf("RefreshSecrets: got %v, %v; want %v", changed, err, agent.changed)
 	}
+	outcome, err := client.Reload(t.Context())
+	if err != nil || !slices.Equal(outcome.Applied, agent.changed) {
+		t.Errorf("Reload: got %+v, %v; want %v applied", outcome, err, agent.changed)
+	}
 	want := drain.Request{Reason: "kernel update", Budget: config.Duration(time.Minute)}
 	if err := client.Drain(t.Context(), want); err != nil || agent.asked != want {
 		t.Errorf("Drain: the agent got %+v, %v; want %+v", agent.asked, err, want)
+	}
+}
+
+// misconfigured is an error as package agent has it.
+type misconfigured struct{}
+
+func (misconfigured) Error() string        { return "config.yaml:3:1: unknown field" }
+func (misconfigured) Is(target error) bool { return target == ErrConfiguration }
+
+func TestClient_TellsAWrongConfigurationFromAFailure(t *testing.T) {
+	_, err := listen(t, &answering{err: misconfigured{}}).Reload(t.Context())
+	if !errors.Is(err, ErrConfiguration) || err.Error() != (misconfigured{}).Error() {
+		t.Errorf("got %v, want an ErrConfiguration with the agent's own words", err)
+	}
+	_, err = listen(t, &answering{err: errors.New("disk full")}).Reload(t.Context())
+	if err == nil || errors.Is(err, ErrConfiguration) {
+		t.Errorf("got %v, want an error that is no ErrConfiguration", err)
 	}
 }
 

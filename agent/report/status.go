@@ -37,10 +37,18 @@ type Status struct {
 	Problems []string `json:"problems,omitempty"`
 }
 
+// Reload is what a reload of the configuration did. Both lists hold paths of fields, such as health.checks[api].
+type Reload struct {
+	// Applied changed on the running node.
+	Applied []string `json:"applied"`
+	// Restart changed in the configuration, and takes a restart of the agent.
+	Restart []string `json:"needsRestart"`
+}
+
 // Write prints the status as tables for people.
 func Write(w io.Writer, s Status) error {
 	out := &printer{w: w}
-	out.printf("%s\n", headline(s))
+	out.printf("%s\n", Headline(s))
 	name := s.Node.InstanceID
 	if name == "" {
 		name = s.Node.Hostname
@@ -96,14 +104,14 @@ func Write(w io.Writer, s Status) error {
 	return out.err
 }
 
-// headline is the whole answer in one line: ready in 6.3 s; starting: images; failing: boot failed: …
-func headline(s Status) string {
-	line := s.State
-	if s.Detail != s.State {
-		line += ": " + s.Detail
-	}
+// Headline is the whole answer in one line: ready in 6.3 s; starting: images; failing: boot failed: …
+func Headline(s Status) string {
+	line, news := s.State, s.Detail != s.State
 	if s.State == health.Ready.String() {
 		line = fmt.Sprintf("ready in %.1f s", s.Ready.Sub(s.Started).Seconds())
+	}
+	if news {
+		line += ": " + s.Detail
 	}
 	return line
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -115,6 +116,12 @@ func (p *Project) CheckOrder(order []string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Same tells whether both were read from the same files with the same outcome: a start of the other changes no container.
+func (p *Project) Same(other *Project) bool {
+	return slices.Equal(p.files, other.files) && slices.Equal(p.profiles, other.profiles) && slices.Equal(p.env, other.env) &&
+		reflect.DeepEqual(p.model, other.model)
 }
 
 func (p *Project) directory() string { return filepath.Dir(p.files[0]) }

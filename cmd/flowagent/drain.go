@@ -45,6 +45,8 @@ func agentError(err error) error {
 	switch {
 	case errors.Is(err, control.ErrUnreachable):
 		return unreachableError(err)
+	case errors.Is(err, control.ErrConfiguration):
+		return usageError(err)
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted; the agent goes on")
 	}

@@ -72,8 +72,8 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		return usageError(fmt.Errorf("%w\nRun '%s --help' for its flags", err, cmd.CommandPath()))
 	})
 	root.AddCommand(
-		newRunCommand(g), newStatusCommand(g), newDrainCommand(g), newSecretsCommand(g), newConfigCommand(g),
-		newCheckCommand(g), newVersionCommand(g),
+		newRunCommand(g), newStatusCommand(g), newDrainCommand(g), newReloadCommand(g), newSecretsCommand(g),
+		newConfigCommand(g), newCheckCommand(g), newVersionCommand(g),
 	)
 	root.SetArgs(args)
 	root.SetIn(stdin)

@@ -4,14 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/flowviz/flowagent/agent"
 	"github.com/flowviz/flowagent/agent/image"
+	"github.com/flowviz/flowagent/agent/systemd"
+	"github.com/flowviz/flowagent/internal/eventlog"
 )
 
 func newRunCommand(g *globals) *cobra.Command {
@@ -23,19 +26,32 @@ func newRunCommand(g *globals) *cobra.Command {
 		Long: `Boot the node and keep it: secrets, images, workload, health.
 
 Runs until it gets SIGTERM or SIGINT. The workload is left running then, so that the agent can be upgraded under it;
-'flowagent drain' stops it, or start the agent with --drain-on-stop.`,
+'flowagent drain' stops it, or start the agent with --drain-on-stop. SIGHUP reads the configuration again, as 'flowagent
+reload' does.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			format, err := eventlog.Parse(logFormat)
+			if err != nil {
+				return usageError(fmt.Errorf("--log-format %w", err))
+			}
+			// From the first moment on: without a handler SIGHUP would end the agent.
+			reload := make(chan os.Signal, 1)
+			signal.Notify(reload, syscall.SIGHUP)
+			defer signal.Stop(reload)
+			listeners, err := systemd.Listeners()
+			if err != nil {
+				return err
+			}
 			out := cmd.ErrOrStderr()
 			var progress image.Progress
 			if width, terminal := terminalWidth(out); terminal {
 				bars := image.NewBars(out, width)
 				progress, out = bars, bars // events are printed above the bars
+				if format == eventlog.Auto {
+					format = eventlog.Terminal
+				}
 			}
-			log, err := newLogger(out, logFormat)
-			if err != nil {
-				return err
-			}
+			log := eventlog.New(out, format)
 			if progress == nil {
 				progress = image.NewEvents(log)
 			}
@@ -45,6 +61,8 @@ Runs until it gets SIGTERM or SIGINT. The workload is left running then, so that
 				StateDir:    g.stateDir,
 				Version:     version,
 				DrainOnStop: drainOnStop,
+				Listeners:   listeners,
+				Reload:      reload,
 				Progress:    progress,
 				Log:         log,
 			})
@@ -56,19 +74,8 @@ Runs until it gets SIGTERM or SIGINT. The workload is left running then, so that
 		},
 	}
 	cmd.Flags().BoolVar(&drainOnStop, "drain-on-stop", false, "stop the workload and wipe the secrets when the agent is asked to stop")
-	cmd.Flags().StringVar(&logFormat, "log-format", "text", "how events are written to standard error: text or json")
+	cmd.Flags().StringVar(&logFormat, "log-format", string(eventlog.Auto), "how events are written: journal, terminal, text, json; or auto, by what standard error is")
 	return cmd
-}
-
-// newLogger writes events in one of two forms, both one line a fact.
-func newLogger(w io.Writer, format string) (*slog.Logger, error) {
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, nil)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, nil)), nil
-	}
-	return nil, usageError(fmt.Errorf("--log-format %q is unknown: use text or json", format))
 }
 
 // terminalWidth tells whether people are watching w, and how many columns they have.
