@@ -11,13 +11,20 @@ TOOLS := $(addprefix $(BIN)/,docker-compose ec2-metadata-mock staticcheck)
 # What mounts, or talks to the engine, runs as root; a person's sudo would forget where Go and the demo's wishes are.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE=$${DEMO_ONCE:-}")
 
-.PHONY: help build tools setup test lint demo demo-aws bench clean
+DESTDIR ?=
+
+.PHONY: help build install tools setup test lint demo demo-aws bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 build: ## the agent, a static binary: .build/bin/flowagent
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/flowagent ./cmd/flowagent
+
+install: build ## the agent, its units and its group, on this machine or below DESTDIR
+	install -D -m 0755 -t $(DESTDIR)/usr/bin $(BIN)/flowagent
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system $(wildcard ansible-free/systemd/*)
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/sysusers.d ansible-free/sysusers.d/flowagent.conf
 
 tools: $(TOOLS) ## the programs that tests run, pinned in tools/go.mod
 

@@ -39,8 +39,8 @@ type Options struct {
 	// DrainOnStop drains the workload when the agent is asked to stop; otherwise it is left running, which is what an
 	// upgrade of the agent wants.
 	DrainOnStop bool
-	// Listeners are open already for health.listen, by systemd; the agent opens its own where there is none.
-	Listeners []net.Listener
+	// Listeners are what systemd holds for health.listen; the agent opens its own where there is none.
+	Listeners []systemd.Listener
 	// Reload asks for a reload of the configuration each time that something comes; nil for never.
 	Reload <-chan os.Signal
 	// Progress shows image pulls.

@@ -53,11 +53,17 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	if err := a.stage(ctx, "node", a.discover); err != nil {
 		return err
 	}
-	listeners, err := a.listenHealth(ctx, a.parts().config.Health.Listen)
+	listeners, held, err := a.listenHealth(ctx, a.parts().config.Health.Listen)
 	if err != nil {
 		return err
 	}
-	serve(servers, group, health.NewServer(a.endpoint, a.log), listeners...)
+	group.Go(func() error {
+		if held && a.wasAdmitted() {
+			a.awaitSettled(servers)
+		}
+		serve(servers, group, health.NewServer(a.endpoint, a.log), listeners...)
+		return nil
+	})
 
 	if err := a.stage(ctx, "project", a.readProject); err != nil {
 		return err

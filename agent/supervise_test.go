@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -80,22 +81,44 @@ func TestSupervise_ExtendsABootAndFeedsTheWatchdogAfterIt(t *testing.T) {
 }
 
 func TestListenHealth_TakesWhatSystemdHoldsAndOpensTheRestItself(t *testing.T) {
-	passed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	open := func() *net.TCPListener {
+		t.Helper()
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return l.(*net.TCPListener)
 	}
-	defer passed.Close()
-	a := &Agent{log: slog.New(slog.DiscardHandler), opts: Options{Listeners: []net.Listener{passed}}}
-	got, err := a.listenHealth(t.Context(), config.ListenAddress(passed.Addr().String()))
-	if err != nil || len(got) != 1 || got[0] != passed {
-		t.Errorf("the same address: got %v, %v; want what was passed", got, err)
+	a, conn := watched(t)
+	unit, stored := open(), open()
+	a.opts.Listeners = []systemd.Listener{{TCPListener: unit}}
+	got, held, err := a.listenHealth(t.Context(), config.ListenAddress(unit.Addr().String()))
+	if err != nil || len(got) != 1 || held {
+		t.Errorf("a socket unit's: got %v, held %t, %v; want what was passed, and that nobody waits in it", got, held, err)
 	}
-	got, err = a.listenHealth(t.Context(), "127.0.0.1:0")
-	if err != nil || len(got) != 2 {
-		t.Fatalf("another address: got %v, %v; want two listeners", got, err)
+	a.opts.Listeners = append(a.opts.Listeners, systemd.Listener{TCPListener: stored, Stored: true})
+	got, held, err = a.listenHealth(t.Context(), config.ListenAddress(stored.Addr().String()))
+	if err != nil || len(got) != 2 || !held {
+		t.Errorf("a stored one: got %v, held %t, %v; want both, and that clients may wait", got, held, err)
 	}
-	defer got[1].Close()
-	_, err = a.listenHealth(t.Context(), config.ListenAddress(got[1].Addr().String()))
+	if messages := told(t, a.supervisor.notifier, conn); len(messages) > 0 {
+		t.Errorf("systemd was told %q, want nothing: it has them", messages)
+	}
+
+	got, held, err = a.listenHealth(t.Context(), "127.0.0.1:0")
+	if err != nil || len(got) != 2 || held {
+		t.Fatalf("another address: got %v, held %t, %v; want the unit's and a new one", got, held, err)
+	}
+	t.Cleanup(func() { _ = got[1].Close() })
+	want := []string{"FDSTOREREMOVE=1\nFDNAME=flowagent-stored", "FDSTORE=1\nFDNAME=flowagent-stored"}
+	if messages := told(t, a.supervisor.notifier, conn); !slices.Equal(messages, want) {
+		t.Errorf("systemd was told %q, want %q", messages, want)
+	}
+	if _, err := stored.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the stored listener that isn't wanted: got %v, want it closed", err)
+	}
+	_, _, err = a.listenHealth(t.Context(), config.ListenAddress(got[1].Addr().String()))
 	if err == nil || !strings.Contains(err.Error(), "free the port, or set health.listen") {
 		t.Errorf("an address that is taken: got %v, want what to do", err)
 	}

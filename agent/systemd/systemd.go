@@ -1,19 +1,21 @@
 // Package systemd is the agent's side of the talk with its service manager: whether it is ready and alive, and the
 // sockets that systemd holds for it while it is being replaced.
 //
-// What enters is the environment that systemd gave the process; what leaves are datagrams (sd_notify(3)) and listeners
-// (sd_listen_fds(3)). Outside systemd every call does nothing. It never asks systemd for anything and never waits for it.
+// What enters is the environment that systemd gave the process; what leaves are datagrams (sd_notify(3)), the agent's own
+// port among them, and listeners (sd_listen_fds(3)). Outside systemd every call does nothing. It never asks systemd for anything and never waits for it.
 package systemd
 
 import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
 )
 
 // Notifier tells the service manager how the service is doing. It may be used by several goroutines.
@@ -70,20 +72,64 @@ func oneLine(text string) string {
 	return first
 }
 
-// Listeners are the TCP sockets that systemd passed to this process (flowagent.socket), none outside systemd. It takes
-// them once: a second call returns none.
-func Listeners() ([]net.Listener, error) {
+// storedName is what an agent's own port is called in systemd's store of file descriptors.
+const storedName = "flowagent-stored"
+
+// Store gives systemd a copy of a listening socket, to be held while the service restarts (FileDescriptorStoreMax=). What
+// connects meanwhile waits for the next agent. It is closed when the service is stopped.
+func (n *Notifier) Store(l *net.TCPListener) error {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return nil
+	}
+	if err := sendSocket(socket, l); err != nil {
+		return fmt.Errorf("store %s with systemd: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// sendSocket does what go-systemd has no call for: a notification with a descriptor beside it.
+func sendSocket(to string, l *net.TCPListener) error {
+	file, err := l.File()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	message := "FDSTORE=1\nFDNAME=" + storedName
+	err = unix.Sendmsg(fd, []byte(message), unix.UnixRights(int(file.Fd())), &unix.SockaddrUnix{Name: to}, 0)
+	return os.NewSyscallError("sendmsg", err)
+}
+
+// Unstore has systemd close what was stored.
+func (n *Notifier) Unstore() { n.send("FDSTOREREMOVE=1\nFDNAME=" + storedName) }
+
+// Listener is a TCP socket that systemd held for this process.
+type Listener struct {
+	*net.TCPListener
+	// Stored says that an earlier agent stored it; else it is a socket unit's.
+	Stored bool
+}
+
+// Listeners are the TCP sockets that systemd passed to this process, none outside systemd. It takes them once: a second
+// call returns none.
+func Listeners() ([]Listener, error) {
 	byName, err := activation.ListenersWithNames()
 	if err != nil {
 		return nil, fmt.Errorf("take the sockets that systemd holds: %w", err)
 	}
-	var listeners []net.Listener
+	var listeners []Listener
 	for name, passed := range byName {
 		for _, l := range passed {
-			if _, isTCP := l.(*net.TCPListener); !isTCP {
+			tcp, isTCP := l.(*net.TCPListener)
+			if !isTCP {
 				return nil, fmt.Errorf("systemd passed the socket %q, which is no TCP listener: correct the units that name flowagent.service", name)
 			}
-			listeners = append(listeners, l)
+			listeners = append(listeners, Listener{tcp, name == storedName})
 		}
 	}
 	return listeners, nil
