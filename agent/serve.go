@@ -30,6 +30,7 @@ func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers contex
 		p.monitor.Run(servers)
 		return nil
 	})
+	a.sendMetrics(servers, group)
 	a.endpoint.Set(health.Ready, "ready") // which is served once the checks agree
 	a.mu.Lock()
 	a.up = true // from here on a drain may be asked for, and what it announces stays
