@@ -361,7 +361,8 @@ services:
   migrate: {image: "workload-test/app:1", command: [exit, "3", -print, "cannot log in as app with `+canary+`"]}
 `)
 	s.known = []secret.Value{secret.NewValue([]byte(canary))}
-	err := s.runner(nil).Start(t.Context(), config.Ready{}, nil)
+	// On a busy machine migrate may still be seen running when compose ends: without stableFor that would do.
+	err := s.runner(nil).Start(t.Context(), config.Ready{StableFor: config.Duration(time.Minute)}, nil)
 	var notReady *NotReadyError
 	if !errors.As(err, &notReady) || len(notReady.Failures) != 1 {
 		t.Fatalf("got error %v, want a NotReadyError with one failure", err)
