@@ -38,7 +38,7 @@ $(BIN)/ec2-metadata-mock: PACKAGE = github.com/aws/amazon-ec2-metadata-mock/cmd/
 $(BIN)/staticcheck: PACKAGE = honnef.co/go/tools/cmd/staticcheck
 
 setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
-	scripts/setup.sh lab postgres redis compiler lint
+	scripts/setup.sh lab postgres redis machine compiler lint
 
 test: setup tools lint ## every check and test, in a private node with an engine of its own
 	scripts/test.sh

@@ -8,7 +8,6 @@
 set -euo pipefail
 
 readonly image=debian:trixie-slim
-readonly suite=trixie
 # A registry that doesn't answer must not hold up a site without one; the image is about 30 MB, so two minutes are
 # enough even on a slow line.
 readonly pull_limit=120
@@ -16,17 +15,9 @@ readonly pull_limit=120
 say() { printf 'base-image: %s\n' "$*"; }
 die() { printf 'base-image: %s\n' "$*" >&2; exit 1; }
 
-as_root() {
-  if [[ $EUID -eq 0 ]]; then
-    "$@"
-  elif command -v sudo >/dev/null; then
-    sudo "$@"
-  else
-    die "'$*' needs root and there is no sudo: run it as root, then run this script again"
-  fi
-}
+# shellcheck source=scripts/debian.sh
+. "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
 
-# The keyring is named because mmdebstrap alone doesn't bring Debian's keys to an Ubuntu machine.
 install_mmdebstrap() {
   command -v mmdebstrap >/dev/null && return 0
   command -v apt-get >/dev/null ||
@@ -34,7 +25,7 @@ install_mmdebstrap() {
   say "mmdebstrap is missing: installing it with apt-get"
   as_root apt-get update -qq
   as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends mmdebstrap debian-archive-keyring >/dev/null
+    apt-get install -y -qq --no-install-recommends "${mmdebstrap_packages[@]}" >/dev/null
 }
 
 # The tree goes through a file rather than a pipe: docker import would keep a truncated one as an image.
@@ -44,14 +35,7 @@ make_image() {
   # shellcheck disable=SC2064 # the name as it is now: the variable is gone when the trap runs
   trap "rm -rf '$dir'" EXIT
   say "making $image from Debian's packages with mmdebstrap (about 35 s)"
-  # The exclusions are those of Debian's own slim images; mmdebstrap keeps them in the image, so packages installed
-  # later stay slim as well. No mirror is given: mmdebstrap knows Debian's.
-  mmdebstrap --quiet --variant=minbase \
-    --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --dpkgopt='path-include=/usr/share/doc/*/copyright' \
-    --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' \
-    "$suite" "$dir/rootfs.tar" ||
+  mmdebstrap "${debian_options[@]}" "$debian_suite" "$dir/rootfs.tar" ||
     die "mmdebstrap failed: check that this machine reaches a Debian mirror, or load $image with 'docker load'"
   docker import --change 'CMD ["bash"]' "$dir/rootfs.tar" "$image" >/dev/null
   say "made $image"

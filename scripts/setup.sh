@@ -8,6 +8,7 @@
 #   scripts/setup.sh lab        what the lab starts: dockerd, docker-registry, moto_server
 #   scripts/setup.sh postgres   PostgreSQL's programs, whose servers the tests start themselves; no server is set up
 #   scripts/setup.sh redis      redis-server and dbus-daemon, which the tests of the health probes start themselves
+#   scripts/setup.sh machine    systemd-nspawn, and the Debian system that the lab's machines boot
 #   scripts/setup.sh images     mmdebstrap and Debian's keys, to make a base image where no registry answers
 #   scripts/setup.sh demo       age, to encrypt secrets as an on-prem site does
 #   scripts/setup.sh bench      the AWS command line and curl, which the boot script of test/bench calls
@@ -27,15 +28,8 @@ readonly engine_wait=60 # seconds; dockerd answers within two, or after a minute
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-as_root() {
-  if ((EUID == 0)); then
-    "$@"
-  elif command -v sudo >/dev/null; then
-    sudo "$@"
-  else
-    die "\"$*\" needs root: install sudo or run this as root"
-  fi
-}
+# shellcheck source=scripts/debian.sh
+. scripts/debian.sh
 
 # have PROGRAM: also where Debian puts what only root runs, which isn't on everybody's PATH.
 have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
@@ -195,6 +189,44 @@ setup_postgres() {
   return "$result"
 }
 
+# What a machine of the lab is made of: systemd, which wants D-Bus, and an engine with what it sets up networks by. The
+# docker command line stays out, as it may on a real node.
+readonly machine_packages=systemd-sysv,dbus,docker.io,iproute2,iptables
+
+# shellcheck disable=SC2016 # mmdebstrap's shell is to expand $1, the system's root
+readonly machine_options=(
+  --format=directory
+  --include="$machine_packages"
+  # They would run some day in the middle of a test and fail, for a machine has no network.
+  --customize-hook='for unit in apt-daily.timer apt-daily-upgrade.timer; do ln -s /dev/null "$1/etc/systemd/system/$unit"; done'
+  # mmdebstrap leaves the host's own here.
+  --customize-hook='echo machine >"$1/etc/hostname"; : >"$1/etc/resolv.conf"'
+)
+
+# The system is made once for each list of options, aside and then renamed: one that has its final name is whole.
+setup_machine() {
+  need systemd-nspawn systemd-container
+  need mmdebstrap "${mmdebstrap_packages[@]}"
+  local home=$build/machine key new lock
+  key=$(printf '%s\n' "$debian_suite" "${debian_options[@]}" "${machine_options[@]}" | sha256sum | cut -c 1-16)
+  mkdir -p "$home"
+  exec {lock}>"$home/lock"
+  flock "$lock" # a second setup waits for the first one's system
+  if [[ ! -d $home/$key ]]; then
+    say 'making the system of the machines from Debian packages (about a minute, 330 MB)'
+    new=$home/new
+    as_root rm -rf --one-file-system "$new"
+    logged as_root mmdebstrap "${debian_options[@]}" "${machine_options[@]}" "$debian_suite" "$new"
+    as_root mv "$new" "$home/$key"
+  fi
+  ln -sfn "$key" "$home/current"
+  local old
+  for old in "$home"/*/; do
+    [[ -L ${old%/} || $old == "$home/$key/" ]] || as_root rm -rf --one-file-system "$old"
+  done
+  exec {lock}>&-
+}
+
 # Debian has the AWS CLI as a package; Ubuntu 24.04 doesn't, so there it comes from pip, as moto does.
 setup_bench() {
   need curl curl
@@ -219,18 +251,19 @@ setup_one() {
     need redis-check-rdb redis-tools # the server under another name, without the service
     need dbus-daemon dbus-daemon
     ;;
-  images) need mmdebstrap mmdebstrap debian-archive-keyring ;;
+  machine) setup_machine ;;
+  images) need mmdebstrap "${mmdebstrap_packages[@]}" ;;
   demo) need age age ;;
   bench) setup_bench ;;
   compiler) need gcc gcc libc6-dev ;;
   lint) need shellcheck shellcheck ;;
-  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, images, demo, bench, compiler or lint" ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, images, demo, bench, compiler or lint" ;;
   esac
 }
 
 command -v go >/dev/null ||
   die "Go is missing: install it from https://go.dev/dl/ or, under sudo, keep your path (sudo env PATH=\"\$PATH\" make …)"
-(($# > 0)) || set -- lab postgres redis images demo compiler lint
+(($# > 0)) || set -- lab postgres redis machine images demo compiler lint
 for part in "$@"; do
   setup_one "$part"
 done
