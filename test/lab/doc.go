@@ -1,5 +1,6 @@
 // Package lab gives tests, benches and demos real parts to work against: a Docker Engine, the compose plugin, AWS
-// (moto), an EC2 metadata service, authenticated TLS registries and a small container image.
+// (moto), an EC2 metadata service, authenticated TLS registries, a small container image, and whole machines with a
+// systemd of their own.
 //
 // What enters are programs that [Makefile] built or the system has, and the FLOWAGENT_* variables below; what leaves
 // are addresses, paths and credentials of parts that end with the test or with [Process.Stop]. Nothing here is a mock
@@ -23,4 +24,8 @@ const (
 	MetadataVariable = "FLOWAGENT_TEST_METADATA_MOCK"
 	// DirectoryVariable holds the lab's own directory, and is set inside a lab only.
 	DirectoryVariable = "FLOWAGENT_LAB"
+	// DiskVariable holds a directory on a disk that is empty when a lab starts, and is set inside a lab only.
+	DiskVariable = "FLOWAGENT_LAB_DISK"
+	// CgroupVariable holds the path of the cgroup for what a lab starts, which goes with it, and is set inside a lab only.
+	CgroupVariable = "FLOWAGENT_LAB_CGROUP"
 )

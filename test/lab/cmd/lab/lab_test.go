@@ -119,7 +119,7 @@ func TestNothingOutlivesALabThatIsKilled(t *testing.T) {
 	if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
 		t.Errorf("got %q and error %v, want the end", rest, err)
 	}
-	removeCgroups(fmt.Sprintf("/flowagent-lab-%d", cmd.Process.Pid)) // which a killed lab can't
+	lab.RemoveCgroups(fmt.Sprintf("/flowagent-lab-%d", cmd.Process.Pid)) // which a killed lab can't
 }
 
 func TestPublishedPortLeadsIntoTheLab(t *testing.T) {

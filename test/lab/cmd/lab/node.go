@@ -75,6 +75,11 @@ func (n *node) start(ctx context.Context) error {
 	if err := os.Setenv(lab.DirectoryVariable, runDir); err != nil {
 		return err
 	}
+	// Like the engine's containers, what tests keep on the disk belongs to one run, even if that one was killed.
+	disk := n.disk()
+	if err := errors.Join(os.RemoveAll(disk), os.MkdirAll(disk, 0o711)); err != nil {
+		return err
+	}
 	n.engine, err = lab.StartEngine(ctx, lab.EngineSpec{
 		DataRoot:     filepath.Join(n.plan.State, "docker"),
 		RunDir:       "/run", // where every client looks for docker.sock
@@ -153,11 +158,16 @@ func (n *node) startAWS(ctx context.Context) error {
 	return nil
 }
 
+// disk is the directory for what the lab keeps no longer than it lives.
+func (n *node) disk() string { return filepath.Join(n.plan.State, "disk") }
+
 func (n *node) set(name, value string) { n.settings = append(n.settings, name+"="+value) }
 
 // equip settles the rest of the command's environment.
 func (n *node) equip(bundle string) error {
 	n.set(lab.DirectoryVariable, runDir)
+	n.set(lab.DiskVariable, n.disk())
+	n.set(lab.CgroupVariable, n.plan.CgroupParent)
 	n.set(lab.EngineVariable, n.engine.Address)
 	for _, variable := range []string{"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"} {
 		n.set(variable, bundle)

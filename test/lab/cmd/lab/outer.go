@@ -4,7 +4,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -46,7 +45,7 @@ func runLab(arguments []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer removeCgroups(p.CgroupParent)
+	defer lab.RemoveCgroups(p.CgroupParent)
 	return runNamespaces(p, files)
 }
 
@@ -184,23 +183,4 @@ func takeTerminal() {
 func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-// removeCgroups removes the empty cgroups that the lab's containers left: under version 1 in the tree of each
-// controller, under version 2 in the one tree. A cgroup directory holds only more of them as far as rmdir(2) cares.
-func removeCgroups(parent string) {
-	const root = "/sys/fs/cgroup"
-	trees, _ := filepath.Glob(filepath.Join(root, "*", parent)) // the pattern is fixed and correct
-	for _, tree := range append(trees, filepath.Join(root, parent)) {
-		var found []string
-		_ = filepath.WalkDir(tree, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				found = append(found, path)
-			}
-			return nil
-		})
-		for i := len(found) - 1; i >= 0; i-- { // children before their parents
-			_ = os.Remove(found[i])
-		}
-	}
 }

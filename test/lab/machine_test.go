@@ -1,0 +1,309 @@
+package lab_test
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
+	"github.com/moby/moby/client"
+
+	"github.com/flowviz/flowagent/test/lab"
+)
+
+// patience bounds what a booted machine takes some seconds for; the rest is for a loaded CI machine.
+const patience = 90 * time.Second
+
+// await looks at something until it is as wanted.
+func await(t *testing.T, what string, look func() error) {
+	t.Helper()
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	ticker := time.NewTicker(50 * time.Millisecond) // short against what is awaited, long against a look
+	defer ticker.Stop()
+	for {
+		err := look()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-end.C:
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestMachineHasASystemdOfItsOwn(t *testing.T) {
+	t.Parallel()
+	m := lab.Machine(t)
+	if got := strings.TrimSpace(m.Run(t, "cat", "/proc/1/comm")); got != "systemd" {
+		t.Errorf("process 1: got %q, want systemd", got)
+	}
+	if got := m.Run(t, "systemctl", "is-active", "docker.service", "dbus.service"); got != "active\nactive\n" {
+		t.Errorf("engine and D-Bus: got %q, want both active", got)
+	}
+	if got := m.Run(t, "sh", "-c", "cat /proc/[0-9]*/comm"); strings.Contains(got, "systemd-nspawn") {
+		t.Errorf("got processes %s, want none of the lab's", got)
+	}
+	if got, want := m.Run(t, "env"), "LANG=C.UTF-8\n"; !strings.Contains(got, want) || strings.Contains(got, "FLOWAGENT") {
+		t.Errorf("environment: got %s, want %s and nothing of the test's", got, want)
+	}
+	if got, want := m.Run(t, "sh", "-c", "grep ^0:: /proc/self/cgroup; pwd"), "0::/init.scope\n/\n"; got != want {
+		t.Errorf("cgroup and directory of a command: got %q, want %q", got, want)
+	}
+	if _, stderr, code := m.Try(t, "sh", "-c", "echo no >&2; exit 7"); code != 7 || stderr != "no\n" {
+		t.Errorf("failing command: got code %d and %q, want 7 and its words", code, stderr)
+	}
+	const plugin = "/usr/libexec/docker/cli-plugins/docker-compose"
+	if _, err := os.Stat(lab.ComposePlugin(t)); err != nil {
+		t.Fatal(err)
+	}
+	m.Run(t, plugin, "version", "--short")
+}
+
+func TestMachineTakesFilesAndTellsItsJournal(t *testing.T) {
+	t.Parallel()
+	m := lab.Machine(t)
+	m.Put(t, "/etc/systemd/system/greeter.service", []byte(`[Service]
+Type=oneshot
+ExecStart=/opt/greeter/greet
+`), 0o644)
+	m.Put(t, "/opt/greeter/greet", []byte("#!/bin/sh\necho old\n"), 0o755)
+	m.Put(t, "/opt/greeter/greet", []byte("#!/bin/sh\necho \"good $(cat /run/greeter)\"\n"), 0o755)
+	m.Put(t, "/run/greeter", []byte("morning"), 0o600) // a file system of its own
+	m.Run(t, "systemctl", "daemon-reload")
+	m.Run(t, "systemctl", "start", "greeter")
+	var cursor string
+	for _, entry := range m.Journal(t, "greeter") {
+		if entry["SYSLOG_IDENTIFIER"] == "greet" {
+			if entry["MESSAGE"] != "good morning" {
+				t.Errorf("got %q, want good morning", entry["MESSAGE"])
+			}
+			cursor = entry["__CURSOR"]
+		}
+	}
+	if cursor == "" {
+		t.Fatal("got no entry of the unit")
+	}
+	m.Put(t, "/run/greeter", []byte("\x1b[1mevening"), 0o600) // journalctl writes control characters as numbers
+	m.Run(t, "systemctl", "start", "greeter")
+	var got []string
+	for _, entry := range m.Journal(t, "greeter", "--after-cursor="+cursor) {
+		if entry["SYSLOG_IDENTIFIER"] == "greet" {
+			got = append(got, entry["MESSAGE"])
+		}
+	}
+	if want := "good \x1b[1mevening"; len(got) != 1 || got[0] != want {
+		t.Errorf("after the cursor: got %q, want %q alone", got, want)
+	}
+	if content, err := os.ReadFile(m.Path("/run/greeter")); err != nil || !strings.Contains(string(content), "evening") {
+		t.Errorf("from outside: got %q and error %v, want the file's content", content, err)
+	}
+}
+
+func TestTwoMachinesAreApart(t *testing.T) {
+	t.Parallel()
+	one, other := lab.Machine(t), lab.Machine(t)
+	one.Put(t, "/etc/mark", []byte("one"), 0o644)
+	if stdout, _, code := other.Try(t, "cat", "/etc/mark"); code == 0 {
+		t.Errorf("the other machine: got %q of the first one's file, want none", stdout)
+	}
+	ids := []string{one.Run(t, "cat", "/etc/machine-id"), other.Run(t, "cat", "/etc/machine-id")}
+	if len(strings.TrimSpace(ids[0])) != 32 || ids[0] == ids[1] {
+		t.Errorf("got machine ids %q, want two different ones", ids)
+	}
+	listener := one.Listen(t, "127.0.0.1:9180")
+	go func() {
+		_ = http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "one") }))
+	}()
+	if status, body := get(t, one.Client(), request(t, http.MethodGet, "http://127.0.0.1:9180/")); status != http.StatusOK || body != "one" {
+		t.Errorf("in the first machine: got status %d and %q, want its server's answer", status, body)
+	}
+	if conn, err := other.Dial(t.Context(), "tcp", "127.0.0.1:9180"); err == nil {
+		_ = conn.Close()
+		t.Error("the other machine reached the first one's port")
+	}
+	if conn, err := net.Dial("tcp", "127.0.0.1:9180"); err == nil {
+		_ = conn.Close()
+		t.Error("the lab reached the first machine's port")
+	}
+}
+
+func TestMachineRunsContainersWithItsEngine(t *testing.T) {
+	t.Parallel()
+	m := lab.Machine(t)
+	const ref = "lab/machine:1"
+	m.AppImage(t, ref)
+	engine := m.Engine(t)
+	info, err := engine.Info(t.Context(), client.InfoOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Info.Driver != "overlay2" || info.Info.CgroupDriver != "systemd" || info.Info.CgroupVersion != "2" {
+		t.Errorf("engine: got %s, %s and %s, want overlay2 under systemd's cgroup version 2", info.Info.Driver, info.Info.CgroupDriver, info.Info.CgroupVersion)
+	}
+	port := network.MustParsePort("8080/tcp")
+	created, err := engine.ContainerCreate(t.Context(), client.ContainerCreateOptions{
+		Name:   "web",
+		Config: &container.Config{Image: ref, Cmd: []string{"serve"}, ExposedPorts: network.PortSet{port: {}}},
+		HostConfig: &container.HostConfig{
+			PortBindings:  network.PortMap{port: {{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: "8081"}}},
+			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyAlways},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := engine.ContainerStart(t.Context(), created.ID, client.ContainerStartOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	answers := func() error {
+		response, err := m.Client().Get("http://127.0.0.1:8081/health")
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
+			return fmt.Errorf("got status %d and error %v, want 200", response.StatusCode, err)
+		}
+		return nil
+	}
+	await(t, "the container's published port", answers)
+	m.Reboot(t)
+	m.AwaitBooted(t)
+	await(t, "the container's published port after a reboot", answers)
+}
+
+func TestRebootEmptiesRunAndKeepsDisks(t *testing.T) {
+	t.Parallel()
+	m := lab.Machine(t)
+	kept := []string{"/etc/mark", "/var/lib/docker/mark"}
+	lost := []string{"/run/mark", "/tmp/mark"}
+	for _, path := range append(kept, lost...) {
+		m.Put(t, path, []byte("here"), 0o644)
+	}
+	identity := m.Run(t, "cat", "/etc/machine-id")
+	boot := m.Run(t, "cat", "/proc/1/stat")
+	m.Reboot(t)
+	m.AwaitBooted(t)
+	m.Run(t, "ls", kept[0], kept[1])
+	for _, path := range lost {
+		if _, _, code := m.Try(t, "test", "-e", path); code == 0 {
+			t.Errorf("%s outlived the reboot", path)
+		}
+	}
+	if got := m.Run(t, "cat", "/etc/machine-id"); got != identity {
+		t.Errorf("machine id: got %s after the reboot, want %s as before", got, identity)
+	}
+	if got := m.Run(t, "cat", "/proc/1/stat"); got == boot {
+		t.Error("process 1 is the same as before the reboot")
+	}
+	if got := strings.Count(m.Run(t, "journalctl", "--list-boots", "--quiet"), "\n"); got != 2 {
+		t.Errorf("the journal knows %d boots, want 2", got)
+	}
+}
+
+func TestNothingIsLeftOfAMachine(t *testing.T) {
+	// Not parallel: it counts the lab's mounts and cgroups.
+	before := traces(t)
+	var dir string
+	t.Run("stopped", func(t *testing.T) {
+		m := lab.Machine(t)
+		dir = filepath.Dir(m.Path("/")) // for later
+		m.AppImage(t, "lab/left:1")
+		if during := traces(t); len(during) <= len(before) {
+			t.Errorf("got %d mounts, cgroups and processes with a machine and %d without, want more", len(during), len(before))
+		}
+	})
+	same(t, "after a machine that was on at its end", before, traces(t))
+	t.Run("powered off", func(t *testing.T) {
+		m := lab.Machine(t)
+		m.Put(t, "/etc/mark", []byte("here"), 0o644)
+		m.PowerOff(t)
+		if content, err := os.ReadFile(m.Path("/etc/mark")); err != nil || string(content) != "here" {
+			t.Errorf("disk of a machine that is off: got %q and error %v, want the file", content, err)
+		}
+		if err := m.Command(t.Context(), "true").Run(); err == nil {
+			t.Error("a machine that is off ran a command")
+		}
+		dir = filepath.Dir(m.Path("/"))
+		off := traces(t)
+		delete(off, "mount "+m.Path("/"))
+		same(t, "while the machine is off", before, off)
+		m.PowerOn(t)
+		m.AwaitBooted(t)
+		m.Run(t, "cat", "/etc/mark")
+	})
+	same(t, "after a machine that was powered off and on", before, traces(t))
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("%s is left", dir)
+	}
+}
+
+// traces lists what a machine could leave: mounts, cgroups of this lab, its processes, files in /run.
+func traces(t *testing.T) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		found["mount "+strings.Fields(line)[4]] = true // proc_pid_mountinfo(5): the mount point
+	}
+	walk := func(kind, dir string) {
+		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				found[kind+" "+path] = true
+			}
+			return nil
+		})
+	}
+	group := os.Getenv(lab.CgroupVariable)
+	trees, err := filepath.Glob("/sys/fs/cgroup/*" + group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tree := range append(trees, "/sys/fs/cgroup"+group) {
+		children, _ := filepath.Glob(filepath.Join(tree, "machine-*"))
+		for _, child := range children {
+			walk("cgroup", child)
+		}
+	}
+	for _, sub := range []string{"propagate", "unix-export", "locks"} {
+		files, _ := filepath.Glob(filepath.Join("/run/systemd/nspawn", sub, "*"))
+		for _, file := range files {
+			found["file "+file] = true
+		}
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, process := range processes {
+		name, err := os.ReadFile(process)
+		if err == nil && strings.HasPrefix(string(name), "systemd") {
+			found["process "+process+" "+strings.TrimSpace(string(name))] = true
+		}
+	}
+	return found
+}
+
+func same(t *testing.T, when string, want, got map[string]bool) {
+	t.Helper()
+	for trace := range got {
+		if !want[trace] {
+			t.Errorf("%s: %s is left", when, trace)
+		}
+	}
+}
