@@ -57,7 +57,7 @@ func (m *MachineServer) Try(t testing.TB, name string, arguments ...string) (std
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("run %s in %s: %v", name, m.name, err)
+		t.Fatalf("run %s in %s: %v", name, m.Name, err)
 	}
 	return out.String(), problems.String(), cmd.ProcessState.ExitCode()
 }
@@ -78,6 +78,7 @@ func (m *MachineServer) AwaitBooted(t testing.TB) {
 	p := m.power.Load()
 	if p == nil {
 		t.Fatal(errMachineOff)
+		return
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), machineLimit)
 	defer cancel()
@@ -132,7 +133,7 @@ func (m *MachineServer) Path(path string) string { return filepath.Join(m.root()
 func (m *MachineServer) Put(t testing.TB, path string, content []byte, mode os.FileMode) {
 	t.Helper()
 	if err := m.put(path, bytes.NewReader(content), mode); err != nil {
-		t.Fatalf("put %s into %s: %v", path, m.name, err)
+		t.Fatalf("put %s into %s: %v", path, m.Name, err)
 	}
 }
 
@@ -145,7 +146,7 @@ func (m *MachineServer) PutFile(t testing.TB, path, local string, mode os.FileMo
 	}
 	defer file.Close()
 	if err := m.put(path, file, mode); err != nil {
-		t.Fatalf("put %s into %s: %v", path, m.name, err)
+		t.Fatalf("put %s into %s: %v", path, m.Name, err)
 	}
 }
 
@@ -190,7 +191,7 @@ func (m *MachineServer) Listen(t testing.TB, address string) net.Listener {
 		return err
 	})
 	if err != nil {
-		t.Fatalf("listen in %s: %v", m.name, err)
+		t.Fatalf("listen in %s: %v", m.Name, err)
 	}
 	t.Cleanup(func() { _ = listener.Close() })
 	return listener
@@ -216,7 +217,7 @@ func (m *MachineServer) inNetwork(address string, do func() error) error {
 	go func() {
 		runtime.LockOSThread() // for good: the thread is of no other use and ends with the goroutine
 		if err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network of %s: %w", m.name, err)
+			done <- fmt.Errorf("enter the network of %s: %w", m.Name, err)
 			return
 		}
 		done <- do()

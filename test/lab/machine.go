@@ -36,7 +36,7 @@ type MachineSpec struct {
 // sees no process, no network and no file of the lab. It has loopback as its only interface, until its engine adds a
 // bridge. Its engine and systemd are the system's own, as an operator would have them; the compose plugin is the lab's.
 type MachineServer struct {
-	name   string
+	Name   string // unique in the lab
 	dir    string
 	cgroup string
 	nspawn string
@@ -102,7 +102,7 @@ func StartMachine(ctx context.Context, spec MachineSpec) (*MachineServer, error)
 		return nil, missing(current, "run `scripts/setup.sh machine`")
 	}
 	name := filepath.Base(spec.Dir)
-	m := &MachineServer{name: name, dir: spec.Dir, cgroup: filepath.Join(spec.CgroupParent, name), nspawn: nspawn}
+	m := &MachineServer{Name: name, dir: spec.Dir, cgroup: filepath.Join(spec.CgroupParent, name), nspawn: nspawn}
 	if err := m.makeDisks(system); err != nil {
 		return nil, errors.Join(err, m.Stop())
 	}
@@ -130,7 +130,7 @@ func (m *MachineServer) makeDisks(system string) error {
 	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`)
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", escape.Replace(system), escape.Replace(upper), escape.Replace(work))
 	if err := unix.Mount("overlay", m.disk(), "overlay", 0, options); err != nil {
-		return fmt.Errorf("mount the disk of %s: %w", m.name, err)
+		return fmt.Errorf("mount the disk of %s: %w", m.Name, err)
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func (m *MachineServer) makeDisks(system string) error {
 func (m *MachineServer) arguments() ([]string, error) {
 	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`)
 	arguments := []string{
-		"--settings=no", "--directory=" + m.disk(), "--machine=" + m.name, "--boot", "--notify-ready=yes", "--console=pipe",
+		"--settings=no", "--directory=" + m.disk(), "--machine=" + m.Name, "--boot", "--notify-ready=yes", "--console=pipe",
 		"--register=no", "--keep-unit", "--link-journal=no", "--private-network", "--resolv-conf=off", "--timezone=off",
 		// runc gives each container a keyring and, under version 2, a program that guards its devices.
 		"--system-call-filter=@keyring bpf",
@@ -177,20 +177,20 @@ func (m *MachineServer) powerOn(ctx context.Context) error {
 	}
 	defer home.Close()
 	// In the abstract namespace (unix(7)): a path may be too long, and nothing is left over.
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: "@flowagent-" + m.name, Net: "unixgram"})
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: "@flowagent-" + m.Name, Net: "unixgram"})
 	if err != nil {
 		return err
 	}
 	cmd := exec.Command(m.nspawn, arguments...)
 	cmd.Env = []string{
 		"PATH=" + systemPath,
-		"NOTIFY_SOCKET=@flowagent-" + m.name,
+		"NOTIFY_SOCKET=@flowagent-" + m.Name,
 		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", // whatever the host has: the system in it knows no other
 		// The engine forwards packets. The rest of /proc/sys, and /sys, are the host's and stay read-only.
 		"SYSTEMD_NSPAWN_API_VFS_WRITABLE=network",
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(home.Fd())}
-	process, err := start(m.name, cmd)
+	process, err := start(m.Name, cmd)
 	if err != nil {
 		_ = notify.Close()
 		return err
@@ -277,12 +277,12 @@ func (m *MachineServer) shutDown(ctx context.Context, order syscall.Signal) (int
 		return 0, errMachineOff
 	}
 	if err := syscall.Kill(p.pid, order); err != nil {
-		return 0, fmt.Errorf("shut %s down: %w", m.name, err)
+		return 0, fmt.Errorf("shut %s down: %w", m.Name, err)
 	}
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		return 0, fmt.Errorf("%s does not shut down: %w\n%s", m.name, context.Cause(ctx), p.Log())
+		return 0, fmt.Errorf("%s does not shut down: %w\n%s", m.Name, context.Cause(ctx), p.Log())
 	}
 	code := 0
 	var exit *exec.ExitError
@@ -310,14 +310,14 @@ func (m *MachineServer) off(ctx context.Context) error {
 	for {
 		some, err := populated(group)
 		if err != nil {
-			return fmt.Errorf("%s is not gone: %w", m.name, err)
+			return fmt.Errorf("%s is not gone: %w", m.Name, err)
 		}
 		if !some {
 			break
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not gone: processes are left in %s: %w", m.name, group, context.Cause(ctx))
+			return fmt.Errorf("%s is not gone: processes are left in %s: %w", m.Name, group, context.Cause(ctx))
 		case <-ticker.C:
 		}
 	}
@@ -328,7 +328,7 @@ func (m *MachineServer) off(ctx context.Context) error {
 // removeTraces removes what systemd-nspawn leaves in the lab's /run when it is killed.
 func (m *MachineServer) removeTraces() error {
 	const run = "/run/systemd/nspawn"
-	traces := []string{filepath.Join(run, "propagate", m.name), filepath.Join(run, "unix-export", m.name)}
+	traces := []string{filepath.Join(run, "propagate", m.Name), filepath.Join(run, "unix-export", m.Name)}
 	var stat unix.Stat_t
 	if err := unix.Stat(m.disk(), &stat); err == nil {
 		lock := fmt.Sprintf("inode-%d:%d", stat.Dev, stat.Ino)
@@ -355,7 +355,7 @@ func (m *MachineServer) Stop() error {
 		return err
 	}
 	if err := unix.Unmount(m.disk(), 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("unmount the disk of %s: %w: close what the test opened there", m.name, err)
+		return fmt.Errorf("unmount the disk of %s: %w: close what the test opened there", m.Name, err)
 	}
 	return os.RemoveAll(m.dir)
 }

@@ -3,12 +3,12 @@ package lab_test
 import (
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +16,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/flowviz/flowagent/test/lab"
 )
@@ -214,20 +215,20 @@ func TestRebootEmptiesRunAndKeepsDisks(t *testing.T) {
 }
 
 func TestNothingIsLeftOfAMachine(t *testing.T) {
-	// Not parallel: it counts the lab's mounts and cgroups.
-	before := traces(t)
-	var dir string
-	t.Run("stopped", func(t *testing.T) {
+	t.Parallel()
+	var gone []func() []string
+	t.Run("that was on at its end", func(t *testing.T) {
 		m := lab.Machine(t)
-		dir = filepath.Dir(m.Path("/")) // for later
 		m.AppImage(t, "lab/left:1")
-		if during := traces(t); len(during) <= len(before) {
-			t.Errorf("got %d mounts, cgroups and processes with a machine and %d without, want more", len(during), len(before))
+		look := traces(t, m)
+		if got := look(); len(got) < 10 {
+			t.Errorf("got only %q of a machine that is on", got)
 		}
+		gone = append(gone, look)
 	})
-	same(t, "after a machine that was on at its end", before, traces(t))
-	t.Run("powered off", func(t *testing.T) {
+	t.Run("that was powered off and on", func(t *testing.T) {
 		m := lab.Machine(t)
+		look := traces(t, m)
 		m.Put(t, "/etc/mark", []byte("here"), 0o644)
 		m.PowerOff(t)
 		if content, err := os.ReadFile(m.Path("/etc/mark")); err != nil || string(content) != "here" {
@@ -236,74 +237,62 @@ func TestNothingIsLeftOfAMachine(t *testing.T) {
 		if err := m.Command(t.Context(), "true").Run(); err == nil {
 			t.Error("a machine that is off ran a command")
 		}
-		dir = filepath.Dir(m.Path("/"))
-		off := traces(t)
-		delete(off, "mount "+m.Path("/"))
-		same(t, "while the machine is off", before, off)
+		if got, want := look(), []string{"disk", "mount"}; !slices.Equal(got, want) {
+			t.Errorf("got %q of a machine that is off, want %q", got, want)
+		}
 		m.PowerOn(t)
 		m.AwaitBooted(t)
 		m.Run(t, "cat", "/etc/mark")
+		m.PowerOff(t)
+		gone = append(gone, look)
 	})
-	same(t, "after a machine that was powered off and on", before, traces(t))
-	if _, err := os.Stat(dir); err == nil {
-		t.Errorf("%s is left", dir)
+	for _, look := range gone {
+		if got := look(); len(got) > 0 {
+			t.Errorf("got %q after the machine's test, want nothing", got)
+		}
 	}
 }
 
-// traces lists what a machine could leave: mounts, cgroups of this lab, its processes, files in /run.
-func traces(t *testing.T) map[string]bool {
+// traces returns a function that lists what there is of a machine, whatever other machines do at the time.
+func traces(t *testing.T, m *lab.MachineServer) func() []string {
 	t.Helper()
-	found := map[string]bool{}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
+	dir := filepath.Join(os.Getenv(lab.DiskVariable), m.Name)
+	var stat unix.Stat_t
+	if err := unix.Stat(filepath.Join(dir, "root"), &stat); err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(mounts)) {
-		found["mount "+strings.Fields(line)[4]] = true // proc_pid_mountinfo(5): the mount point
-	}
-	walk := func(kind, dir string) {
-		_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil {
-				found[kind+" "+path] = true
+	lock := fmt.Sprintf("/run/systemd/nspawn/locks/inode-%d:%d", stat.Dev, stat.Ino)
+	return func() (found []string) {
+		for name, path := range map[string]string{"disk": dir, "lock": lock} {
+			if _, err := os.Lstat(path); err == nil {
+				found = append(found, name)
 			}
-			return nil
-		})
-	}
-	group := os.Getenv(lab.CgroupVariable)
-	trees, err := filepath.Glob("/sys/fs/cgroup/*" + group)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tree := range append(trees, "/sys/fs/cgroup"+group) {
-		children, _ := filepath.Glob(filepath.Join(tree, "machine-*"))
-		for _, child := range children {
-			walk("cgroup", child)
 		}
-	}
-	for _, sub := range []string{"propagate", "unix-export", "locks"} {
-		files, _ := filepath.Glob(filepath.Join("/run/systemd/nspawn", sub, "*"))
-		for _, file := range files {
-			found["file "+file] = true
+		for _, pattern := range []string{"/run/systemd/nspawn/*/" + m.Name, "/sys/fs/cgroup" + os.Getenv(lab.CgroupVariable) + "/" + m.Name, "/sys/fs/cgroup/*" + os.Getenv(lab.CgroupVariable) + "/" + m.Name} {
+			paths, err := filepath.Glob(pattern)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, paths...)
 		}
-	}
-	processes, err := filepath.Glob("/proc/[0-9]*/comm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, process := range processes {
-		name, err := os.ReadFile(process)
-		if err == nil && strings.HasPrefix(string(name), "systemd") {
-			found["process "+process+" "+strings.TrimSpace(string(name))] = true
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	return found
-}
-
-func same(t *testing.T, when string, want, got map[string]bool) {
-	t.Helper()
-	for trace := range got {
-		if !want[trace] {
-			t.Errorf("%s: %s is left", when, trace)
+		if strings.Contains(string(mounts), m.Name) {
+			found = append(found, "mount")
 		}
+		processes, err := filepath.Glob("/proc/[0-9]*/cgroup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, process := range processes {
+			content, err := os.ReadFile(process) // it may have ended by now
+			if err == nil && strings.Contains(string(content), m.Name) {
+				found = append(found, process)
+			}
+		}
+		slices.Sort(found)
+		return found
 	}
 }
