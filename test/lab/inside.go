@@ -213,16 +213,32 @@ func (m *MachineServer) inNetwork(address string, do func() error) error {
 		return err
 	}
 	defer network.Close()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread is of no other use and ends with the goroutine
-		if err := unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network of %s: %w", m.Name, err)
+	onSpareThread(func() {
+		if err = unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); err != nil {
+			err = fmt.Errorf("enter the network of %s: %w", m.Name, err)
 			return
 		}
-		done <- do()
+		err = do()
+	})
+	return err
+}
+
+// onSpareThread calls do on a thread that ends afterwards, whatever do made of it. It is never the process's first one:
+// that can't end, and /proc/self, which belongs to it, would show the changed thread for good.
+func onSpareThread(do func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			do() // a goroutine that ends on a locked thread ends that
+			return
+		}
+		// Nothing else runs on the first thread while this waits.
+		onSpareThread(do)
+		runtime.UnlockOSThread()
 	}()
-	return <-done
+	<-done
 }
 
 // Client returns an HTTP client whose requests start inside the machine, to IP addresses only.

@@ -48,13 +48,14 @@ type power struct {
 	*Process               // systemd-nspawn
 	notify   *net.UnixConn // what it tells arrives here
 	pid      int           // of the machine's process 1, as the lab sees it; valid once running is closed
+	first    *os.Process   // the same
 	running  chan struct{} // process 1 was started
 	ready    chan struct{} // process 1 says that its boot is over
 	scope    *os.File      // the cgroup of process 1, in which commands run
 }
 
 // Machine starts a machine that ends with the test, with whatever runs in it, and waits until systemd is satisfied;
-// inside a lab only. See [StartMachine].
+// inside a lab only. A machine whose test is killed runs on until the lab ends. See [StartMachine].
 func Machine(t testing.TB) *MachineServer {
 	t.Helper()
 	Root(t)
@@ -214,6 +215,11 @@ func (m *MachineServer) powerOn(ctx context.Context) error {
 
 // cut takes the power away; Process.Stop would ask for a shutdown first.
 func (p *power) cut() {
+	select {
+	case <-p.running:
+		_ = p.first.Kill() // which ends all that runs inside; systemd-nspawn would leave it alone
+	default:
+	}
 	p.signal(syscall.SIGKILL)
 	<-p.done
 	_ = p.notify.Close()
@@ -236,7 +242,11 @@ func (p *power) listen() {
 				if err != nil {
 					continue
 				}
-				p.pid, running = pid, true
+				first, err := os.FindProcess(pid) // a handle, for the number may belong to another process later
+				if err != nil {
+					continue
+				}
+				p.pid, p.first, running = pid, first, true
 				close(p.running)
 			case name == "READY" && value == "1" && !ready:
 				ready = true
@@ -276,7 +286,7 @@ func (m *MachineServer) shutDown(ctx context.Context, order syscall.Signal) (int
 	if p == nil {
 		return 0, errMachineOff
 	}
-	if err := syscall.Kill(p.pid, order); err != nil {
+	if err := p.first.Signal(order); err != nil {
 		return 0, fmt.Errorf("shut %s down: %w", m.Name, err)
 	}
 	select {
@@ -302,8 +312,8 @@ func (m *MachineServer) off(ctx context.Context) error {
 		return err
 	}
 	group := filepath.Join(root, m.cgroup)
-	// The kernel ends the rest once process 1 has ended; this is for commands from outside. Kernels before 5.14 don't
-	// have the file.
+	// The kernel has ended the rest with process 1; this is for commands from outside, and for a process 1 that nobody
+	// came to know. Kernels before 5.14 don't have the file.
 	_ = os.WriteFile(filepath.Join(group, "cgroup.kill"), []byte("1"), 0o644)
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()

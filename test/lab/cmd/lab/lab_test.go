@@ -122,6 +122,16 @@ func TestNothingOutlivesALabThatIsKilled(t *testing.T) {
 	lab.RemoveCgroups(fmt.Sprintf("/flowagent-lab-%d", cmd.Process.Pid)) // which a killed lab can't
 }
 
+func TestLabStartsWithAnEmptyDisk(t *testing.T) {
+	needLab(t)
+	const script = `mkdir "$FLOWAGENT_LAB_DISK/left" && ls "$FLOWAGENT_LAB_DISK"`
+	for range 2 {
+		if got, want := output(t, labCommand(t, "run", "--", "sh", "-c", script)), "left"; got != want {
+			t.Errorf("got %q on the disk, want %q, the lab's own, alone", got, want)
+		}
+	}
+}
+
 func TestPublishedPortLeadsIntoTheLab(t *testing.T) {
 	needLab(t)
 	lab.Program(t, "python3")
