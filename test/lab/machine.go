@@ -345,6 +345,7 @@ func (m *MachineServer) removeTraces() error {
 		traces = append(traces, filepath.Join(run, "locks", lock))
 	}
 	for _, trace := range traces {
+		_ = unix.Unmount(trace, unix.MNT_DETACH) // newer ones mount a file system for the machine's sockets
 		if err := os.RemoveAll(trace); err != nil {
 			return err
 		}
