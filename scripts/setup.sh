@@ -222,7 +222,7 @@ setup_machine() {
     logged as_root mmdebstrap "${debian_options[@]}" "${machine_options[@]}" "$debian_suite" "$new"
     as_root mv "$new" "$home/$key"
   fi
-  ln -sfn "$key" "$home/current"
+  [[ $(readlink "$home/current") == "$key" ]] || ln -sfn "$key" "$home/current"
   local old
   for old in "$home"/*/; do
     [[ -L ${old%/} || $old == "$home/$key/" ]] || as_root rm -rf --one-file-system "$old"

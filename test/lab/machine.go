@@ -79,9 +79,10 @@ func Machine(t testing.TB) *MachineServer {
 		}
 	})
 	m.AwaitBooted(t)
-	if state, _, _ := m.Try(t, "systemctl", "is-system-running"); strings.TrimSpace(state) != "running" {
+	state, _, _ := m.Try(t, "systemctl", "is-system-running")
+	if state = strings.TrimSpace(state); state != "running" {
 		failed, _, _ := m.Try(t, "systemctl", "list-units", "--failed", "--plain", "--no-legend")
-		t.Fatalf("the machine is %swant running; what failed:\n%s", state, failed)
+		t.Fatalf("the state of %s: got %q, want running; what failed:\n%s", m.Name, state, failed)
 	}
 	return m
 }
