@@ -7,11 +7,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -74,6 +71,7 @@ type Agent struct {
 	// mu guards what the stages produce and Status shows.
 	mu          sync.Mutex
 	produced    parts
+	stages      []string  // those of the boot that are under way
 	up          bool      // the workload came up
 	readyAt     time.Time // when /health first said so; zero for not yet
 	undelivered error     // what the last delivery of secrets failed with
@@ -186,30 +184,4 @@ func makeDirs(o Options) error {
 		return fmt.Errorf("make the state directory: %w: run as root, or choose another with --state-dir", err)
 	}
 	return nil
-}
-
-// lastAnswers is how long requests under way may take when the agent ends: health is answered in microseconds, a status
-// in some milliseconds.
-const lastAnswers = 500 * time.Millisecond
-
-// serve runs server on the listeners until ctx ends.
-func serve(ctx context.Context, group *errgroup.Group, server *http.Server, listeners ...net.Listener) {
-	for _, listener := range listeners {
-		group.Go(func() error {
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
-			}
-			return nil
-		})
-	}
-	group.Go(func() error {
-		<-ctx.Done()
-		// What is being answered is answered to the end: to a load balancer a connection that breaks is a failure.
-		polite, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
-		defer cancel()
-		if server.Shutdown(polite) == nil {
-			return nil
-		}
-		return server.Close()
-	})
 }

@@ -92,10 +92,23 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	return nil
 }
 
-// stage runs one stage and shows in /health that the node is at it.
+// stage runs one stage and shows in /health what the node is at: with stages that overlap, whatever isn't over.
 func (a *Agent) stage(ctx context.Context, name string, run func(ctx context.Context, span *report.Span) error) error {
-	a.endpoint.Set(health.Starting, name)
-	return a.recorder.Do(ctx, name, run)
+	a.atStages(func(names []string) []string { return append(names, name) })
+	err := a.recorder.Do(ctx, name, run)
+	a.atStages(func(names []string) []string {
+		return slices.DeleteFunc(names, func(other string) bool { return other == name })
+	})
+	return err
+}
+
+func (a *Agent) atStages(change func(names []string) []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stages = change(a.stages)
+	if len(a.stages) > 0 {
+		a.endpoint.Set(health.Starting, strings.Join(a.stages, ", "))
+	}
 }
 
 // findPlugin looks for the operator's compose plugin.

@@ -2,13 +2,9 @@ package agent
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"sync/atomic"
 	"time"
 
-	"github.com/flowviz/flowagent/agent/config"
-	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/systemd"
 )
 
@@ -80,79 +76,4 @@ func describe(state, detail string) string {
 		return state
 	}
 	return state + ": " + detail
-}
-
-// listenHealth opens the port for health checks, or takes over what systemd holds for it. held tells that clients may be
-// waiting in it since an earlier agent left.
-//
-// A socket unit that listens elsewhere is served, too: its port is open whether anybody answers or not.
-func (a *Agent) listenHealth(ctx context.Context, configured config.ListenAddress) (listeners []net.Listener, held bool, err error) {
-	covered := false
-	for _, l := range a.opts.Listeners {
-		matches := covers(l.Addr().String(), string(configured))
-		switch {
-		case !matches && l.Stored: // health.listen is another one since
-			a.supervisor.notifier.Unstore()
-			_ = l.Close() // nobody asks there any more
-			continue
-		case !matches:
-			a.log.WarnContext(ctx, "flowagent.socket doesn't listen at health.listen: make them the same", "socket", l.Addr().String(), "listen", string(configured))
-		}
-		listeners = append(listeners, l)
-		covered = covered || matches
-		held = held || l.Stored
-	}
-	if covered {
-		return listeners, held, nil
-	}
-	own, err := net.Listen("tcp", string(configured))
-	if err != nil {
-		return nil, false, fmt.Errorf("listen for health checks: %w: free the port, or set health.listen", err)
-	}
-	if err := a.supervisor.notifier.Store(own.(*net.TCPListener)); err != nil {
-		a.log.WarnContext(ctx, "the port is closed while the agent restarts", "error", err)
-	}
-	return append(listeners, own), false, nil
-}
-
-// longestHold is how long clients wait for a new agent on a node that serves, at most: with their own connection it is
-// less than the five seconds after which an ALB's probe gives up.
-const longestHold = 3 * time.Second
-
-// awaitSettled returns when a restarted agent knows again how its node is. Until then a node that serves would answer
-// "starting" to a load balancer that need not know of the restart.
-func (a *Agent) awaitSettled(ctx context.Context) {
-	limit := time.NewTimer(longestHold)
-	defer limit.Stop()
-	tick := time.NewTicker(readyPoll)
-	defer tick.Stop()
-	for a.endpoint.State() == health.Starting {
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// covers tells whether a socket bound to address receives what is sent to the configured one.
-func covers(address, configured string) bool {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	wantedHost, wantedPort, err := net.SplitHostPort(configured)
-	if err != nil || port != wantedPort {
-		return false
-	}
-	ip, wanted := net.ParseIP(host), net.ParseIP(wantedHost)
-	switch {
-	case !ip.IsUnspecified():
-		return ip.Equal(wanted)
-	case wanted == nil: // every interface, or a name that stands for one
-		return true
-	}
-	return ip.To4() == nil || wanted.To4() != nil // [::] takes IPv4 as well
 }

@@ -6,6 +6,7 @@
 package systemd
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -88,21 +89,25 @@ func (n *Notifier) Store(l *net.TCPListener) error {
 	return nil
 }
 
-// sendSocket does what go-systemd has no call for: a notification with a descriptor beside it.
+// sendSocket does what go-systemd has no call for: a notification with a descriptor beside it. The descriptor is lent by
+// the listener rather than made by its File method, which would make the socket a blocking one for both: an Accept that
+// nothing ends.
 func sendSocket(to string, l *net.TCPListener) error {
-	file, err := l.File()
+	listener, err := l.SyscallConn()
 	if err != nil {
 		return err
 	}
-	defer file.Close()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
 	message := "FDSTORE=1\nFDNAME=" + storedName
-	err = unix.Sendmsg(fd, []byte(message), unix.UnixRights(int(file.Fd())), &unix.SockaddrUnix{Name: to}, 0)
-	return os.NewSyscallError("sendmsg", err)
+	var sent error
+	err = listener.Control(func(lent uintptr) {
+		sent = unix.Sendmsg(fd, []byte(message), unix.UnixRights(int(lent)), &unix.SockaddrUnix{Name: to}, 0)
+	})
+	return errors.Join(err, os.NewSyscallError("sendmsg", sent))
 }
 
 // Unstore has systemd close what was stored.

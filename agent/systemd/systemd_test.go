@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -75,6 +77,57 @@ func TestNotifier_OutsideSystemdSaysNothing(t *testing.T) {
 	n.Ready()
 	if !strings.Contains(log.String(), "systemd not told") {
 		t.Errorf("a socket that nobody reads: got log %q, want a word of it", log.String())
+	}
+}
+
+func TestNotifier_StoresAPortThatCanStillBeClosed(t *testing.T) {
+	conn := manager(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := NewNotifier(slog.New(slog.DiscardHandler)).Store(l.(*net.TCPListener)); err != nil {
+		t.Fatal(err)
+	}
+	message, rights := make([]byte, 256), make([]byte, 256)
+	n, rightsLength, _, _, err := conn.ReadMsgUnix(message, rights)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(message[:n]), "FDSTORE=1\nFDNAME=flowagent-stored"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	controls, err := syscall.ParseSocketControlMessage(rights[:rightsLength])
+	if err != nil || len(controls) != 1 {
+		t.Fatalf("got %d control messages and %v, want one", len(controls), err)
+	}
+	fds, err := syscall.ParseUnixRights(&controls[0])
+	if err != nil || len(fds) != 1 {
+		t.Fatalf("got descriptors %v and %v, want one", fds, err)
+	}
+	stored := os.NewFile(uintptr(fds[0]), "stored")
+	defer stored.Close()
+
+	// The agent ends: its Accept, which waits, has to end with it.
+	accepted := make(chan error, 1)
+	waiting := make(chan struct{})
+	go func() {
+		close(waiting)
+		_, err := l.Accept()
+		accepted <- err
+	}()
+	<-waiting
+	_ = l.Close() // what Accept says is looked at
+	if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept: got %v, want %v", err, net.ErrClosed)
+	}
+	// And whoever comes now is not refused.
+	late, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Errorf("connect to the stored port: %v", err)
+	} else {
+		_ = late.Close()
 	}
 }
 

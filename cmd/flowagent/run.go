@@ -34,6 +34,7 @@ reload' does.`,
 			if err != nil {
 				return usageError(fmt.Errorf("--log-format %w", err))
 			}
+			crashLoudly()
 			// From the first moment on: without a handler SIGHUP would end the agent.
 			reload := make(chan os.Signal, 1)
 			signal.Notify(reload, syscall.SIGHUP)
