@@ -60,8 +60,15 @@ var nodes atomic.Int64
 // newNode makes a machine from a case's directory. Everything of it is gone after the test.
 func newNode(t *testing.T, dir string) *node {
 	t.Helper()
-	lab.Root(t)
 	address := lab.Engine(t)
+	lab.AppImage(t, localImage)
+	return newNodeOn(t, dir, address)
+}
+
+// newNodeOn makes a machine whose engine is the one at address, which has localImage.
+func newNodeOn(t *testing.T, dir, address string) *node {
+	t.Helper()
+	lab.Root(t)
 	plugin := lab.ComposePlugin(t)
 	engine, err := client.New(client.WithHost(address))
 	if err != nil {
@@ -81,7 +88,6 @@ func newNode(t *testing.T, dir string) *node {
 		env:     map[string]string{},
 	}
 	t.Cleanup(func() { _ = engine.Close() })
-	lab.AppImage(t, localImage)
 	t.Cleanup(n.clean)
 	for _, sub := range []string{"etc/config.d", "docker/cli-plugins", "home", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(home, sub), 0o755); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/moby/moby/client"
 )
@@ -18,56 +19,80 @@ type EngineSpec struct {
 	RunDir       string // for the socket and everything that may go with the engine
 	CertFile     string // PEM of every authority the engine trusts when it talks to registries
 	CgroupParent string // absolute cgroup path of its containers, removed by the caller
+	NoNetwork    bool   // its containers have none; such an engine may run beside another one
 }
 
 // EngineServer is a running dockerd.
 type EngineServer struct {
 	*Process
 	Address string // unix:///path of its socket
+	spec    EngineSpec
 }
 
-// StartEngine starts a dockerd with its own containerd. The caller has made a network and mount namespace for it, since
-// every dockerd rewrites the packet filter and the bridges of the one it runs in. The engine ignores this machine's
-// /etc/docker/daemon.json, and no container, network or volume of an earlier run is left in it. ctx bounds the start only.
+// StartEngine starts a dockerd with its own containerd. Unless it has no network, the caller has made a network and
+// mount namespace for it, since every such dockerd rewrites the packet filter and the bridges of the one it runs in. The
+// engine ignores this machine's /etc/docker/daemon.json, and no container, network or volume of an earlier run is left
+// in it. ctx bounds the start only.
 func StartEngine(ctx context.Context, spec EngineSpec) (*EngineServer, error) {
-	path, err := systemProgram("dockerd")
-	if err != nil {
-		return nil, err
-	}
-	socket := filepath.Join(spec.RunDir, "docker.sock")
-	type object = map[string]any
-	config, err := json.Marshal(object{
-		"data-root": spec.DataRoot,
-		"exec-root": filepath.Join(spec.RunDir, "docker"),
-		"pidfile":   filepath.Join(spec.RunDir, "docker.pid"),
-		"hosts":     []string{"unix://" + socket},
-		// The other driver asks systemd, which doesn't answer in a lab.
-		"exec-opts":     []string{"native.cgroupdriver=cgroupfs"},
-		"cgroup-parent": spec.CgroupParent,
-		"log-level":     "warn",
-	})
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(spec.RunDir, "daemon.json")
-	if err := os.WriteFile(file, config, 0o600); err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(path, "--config-file", file)
-	cmd.Env = engineEnvironment(spec.CertFile)
-	p, err := start("dockerd", cmd)
-	if err != nil {
-		return nil, err
-	}
-	e := &EngineServer{p, "unix://" + socket}
-	if err := e.awaitReady(ctx); err != nil {
-		p.Stop()
+	e := &EngineServer{Address: "unix://" + filepath.Join(spec.RunDir, "docker.sock"), spec: spec}
+	if err := e.start(ctx, true); err != nil {
 		return nil, err
 	}
 	return e, nil
 }
 
-func (e *EngineServer) awaitReady(ctx context.Context) error {
+// Restart ends the engine, at once and with no chance to stop its containers if killed, and starts it again with all
+// that it has. ctx bounds the start only.
+func (e *EngineServer) Restart(ctx context.Context, killed bool) error {
+	if killed {
+		e.signal(syscall.SIGKILL)
+	}
+	e.Process.Stop()
+	return e.start(ctx, false)
+}
+
+// start runs the program and waits until it answers; clean removes what an earlier run left.
+func (e *EngineServer) start(ctx context.Context, clean bool) error {
+	spec := e.spec
+	path, err := systemProgram("dockerd")
+	if err != nil {
+		return err
+	}
+	type object = map[string]any
+	settings := object{
+		"data-root": spec.DataRoot,
+		"exec-root": filepath.Join(spec.RunDir, "docker"),
+		"pidfile":   filepath.Join(spec.RunDir, "docker.pid"),
+		"hosts":     []string{e.Address},
+		// The other driver asks systemd, which doesn't answer in a lab.
+		"exec-opts":     []string{"native.cgroupdriver=cgroupfs"},
+		"cgroup-parent": spec.CgroupParent,
+		"log-level":     "warn",
+	}
+	if spec.NoNetwork {
+		settings["bridge"], settings["iptables"], settings["ip-forward"] = "none", false, false
+	}
+	config, err := json.Marshal(settings)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(spec.RunDir, "daemon.json")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		return err
+	}
+	cmd := exec.Command(path, "--config-file", file)
+	cmd.Env = engineEnvironment(spec.CertFile)
+	if e.Process, err = start("dockerd", cmd); err != nil {
+		return err
+	}
+	if err := e.awaitReady(ctx, clean); err != nil {
+		e.Process.Stop()
+		return err
+	}
+	return nil
+}
+
+func (e *EngineServer) awaitReady(ctx context.Context, clean bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	var engine *client.Client
@@ -79,6 +104,9 @@ func (e *EngineServer) awaitReady(ctx context.Context) error {
 		return err
 	}
 	defer engine.Close()
+	if !clean {
+		return nil
+	}
 	return empty(ctx, engine)
 }
 

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,6 +23,60 @@ func Engine(t testing.TB) string {
 	t.Helper()
 	address, _ := connect(t)
 	return address
+}
+
+// OwnEngine starts an engine without networks, for a test that restarts it. It has the image of test/lab/app as ref, and
+// ends with the test.
+func OwnEngine(t testing.TB, ref string) *EngineServer {
+	t.Helper()
+	Root(t)
+	// Not t.TempDir: a socket's path has at most 107 bytes (unix(7)).
+	dir, err := os.MkdirTemp("", "engine-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(unmountBelow(dir), os.RemoveAll(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	server, err := StartEngine(t.Context(), EngineSpec{
+		DataRoot: filepath.Join(dir, "data"), RunDir: dir, CgroupParent: os.Getenv(CgroupVariable), NoNetwork: true,
+	})
+	need(t, err)
+	t.Cleanup(func() {
+		server.Stop()
+		if t.Failed() {
+			t.Logf("log of the test's own engine:\n%s", server.Log())
+		}
+	})
+	engine, err := engineClient(t.Context(), server.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	archive, err := AppArchive(ref, nil)
+	need(t, err)
+	if err := LoadImage(t.Context(), engine, bytes.NewReader(archive)); err != nil {
+		t.Fatalf("image %s: %v", ref, err)
+	}
+	return server
+}
+
+// unmountBelow removes the mounts that an engine which was killed left in its directory.
+func unmountBelow(dir string) error {
+	table, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(table)) {
+		if fields := strings.Fields(line); strings.HasPrefix(fields[1], dir+"/") {
+			if err := syscall.Unmount(fields[1], syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) { // gone with one above it
+				return fmt.Errorf("unmount %s: %w", fields[1], err)
+			}
+		}
+	}
+	return nil
 }
 
 // ComposePlugin returns the path of the docker-compose plugin, a program that also runs on its own.
