@@ -213,7 +213,8 @@ func (a *Agent) loadProject(ctx context.Context, cfg config.Config) (*workload.P
 		a.log.WarnContext(ctx, "compose file", "warning", warning)
 	}
 	return project, errors.Join(
-		project.CheckOrder(cfg.Drain.Order),
+		project.CheckServices("drain.order", cfg.Drain.Order),
+		project.CheckServices("workload.reconcile.leave", cfg.Workload.Reconcile.Leave),
 		checkItems(cfg.Secrets, project),
 		image.Check(project.Images(), cfg.Workload.Pull.Pin),
 	)

@@ -61,7 +61,7 @@ func (a *Agent) Reload(ctx context.Context) (report.Reload, error) {
 	next := p.config
 	takeLive(&next, loaded.Config)
 	// What only fits what a restart brings waits for it as a whole.
-	if p.runner.Project().CheckOrder(next.Drain.Order) != nil {
+	if p.runner.Project().CheckServices("drain.order", next.Drain.Order) != nil {
 		next.Drain = p.config.Drain
 	}
 	if slices.ContainsFunc(next.Health.Checks, func(c config.Check) bool { return needsOtherSecrets(c, p.config.Secrets, loaded.Config.Secrets) }) {

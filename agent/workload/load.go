@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
@@ -39,6 +40,7 @@ type Project struct {
 	storeDir string
 	engine   string
 	uses     []SecretUse
+	override atomic.Pointer[[]byte] // as it was last written
 }
 
 // Load reads the Compose files of cfg, with its variables and profiles. Relative paths are relative to the current
@@ -103,16 +105,17 @@ func (p *Project) Images() []string {
 // ImageOf is the reference of an active service's image as the files name it; empty for any other name.
 func (p *Project) ImageOf(service string) string { return p.model.Services[service].Image }
 
-// CheckOrder tells whether every name of a stop order is a service of the project, active or not.
-func (p *Project) CheckOrder(order []string) error {
+// CheckServices tells whether every name of a list of the configuration, such as drain.order, is a service of the
+// project, active or not: one list serves every profile.
+func (p *Project) CheckServices(field string, names []string) error {
 	known := slices.Sorted(maps.Keys(p.model.AllServices()))
 	var errs []error
-	for i, name := range order {
+	for i, name := range names {
 		if !slices.Contains(known, name) {
-			errs = append(errs, fmt.Errorf("drain.order: no service %q in the Compose files%s", name, didYouMean(name, known)))
+			errs = append(errs, fmt.Errorf("%s: no service %q in the Compose files%s", field, name, didYouMean(name, known)))
 		}
-		if slices.Contains(order[:i], name) {
-			errs = append(errs, fmt.Errorf("drain.order: service %q is listed twice: remove one", name))
+		if slices.Contains(names[:i], name) {
+			errs = append(errs, fmt.Errorf("%s: service %q is listed twice: remove one", field, name))
 		}
 	}
 	return errors.Join(errs...)

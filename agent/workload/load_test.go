@@ -238,13 +238,13 @@ func TestPluginGetsACleanEnvironment(t *testing.T) {
 	}
 }
 
-func TestCheckOrderNamesUnknownServices(t *testing.T) {
+func TestCheckServicesNamesUnknownOnes(t *testing.T) {
 	p := mustLoad(t, profiles)
-	if err := p.CheckOrder([]string{"worker", "api"}); err != nil {
+	if err := p.CheckServices("drain.order", []string{"worker", "api"}); err != nil {
 		t.Errorf("got %v for services of any profile, want no error", err)
 	}
-	err := p.CheckOrder([]string{"wroker", "api", "api"})
-	for _, want := range []string{`no service "wroker"`, `did you mean "worker"?`, `"api" is listed twice`} {
+	err := p.CheckServices("drain.order", []string{"wroker", "api", "api"})
+	for _, want := range []string{`drain.order: no service "wroker"`, `did you mean "worker"?`, `"api" is listed twice`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got error %v, want %q in it", err, want)
 		}

@@ -123,6 +123,21 @@ func (p *Project) WriteOverride(pinned, labels map[string]string) (changed bool,
 	if err != nil {
 		return false, err
 	}
+	p.override.Store(&content)
+	return p.writeOverride(content)
+}
+
+// restoreOverride writes again what [Project.WriteOverride] wrote last, should somebody have changed or removed it.
+func (p *Project) restoreOverride() error {
+	content := p.override.Load()
+	if content == nil {
+		return errors.New("the override was never written")
+	}
+	_, err := p.writeOverride(*content)
+	return err
+}
+
+func (p *Project) writeOverride(content []byte) (changed bool, err error) {
 	old, err := os.ReadFile(p.overridePath())
 	if err == nil && bytes.Equal(old, content) {
 		return false, nil

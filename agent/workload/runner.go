@@ -29,6 +29,7 @@ type Runner struct {
 	log     *slog.Logger
 	known   func() []secret.Value
 	plugin  func() (string, error)
+	changes changes
 }
 
 // NewRunner prepares to run a project; it contacts nothing.

@@ -82,6 +82,7 @@ func (r *Runner) Signal(ctx context.Context, services []string, signal string) e
 			targets = append(targets, c)
 		}
 	}
+	defer r.changes.begin(services...)() // a signal to reload may be one that ends others
 	return all(targets, func(c ContainerState) error {
 		_, err := r.engine.ContainerKill(ctx, c.ID, client.ContainerKillOptions{Signal: signal})
 		// It may have ended in between, on its own.
@@ -98,7 +99,7 @@ func (r *Runner) Signal(ctx context.Context, services []string, signal string) e
 //
 // A service that can't be stopped doesn't keep the others from being stopped; all errors are returned.
 func (r *Runner) Stop(ctx context.Context, order []string, budget time.Duration) error {
-	if err := r.project.CheckOrder(order); err != nil {
+	if err := r.project.CheckServices("drain.order", order); err != nil {
 		return err
 	}
 	containers, err := r.containers(ctx)

@@ -29,6 +29,7 @@ func (r *Runner) up(ctx context.Context, services []string) error {
 	if len(services) > 0 {
 		args = append(append(args, "--no-deps", "--"), services...)
 	}
+	defer r.changes.begin(services...)()
 	begin := time.Now()
 	err := r.compose(ctx, args...)
 	var failed *composeError

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/moby/moby/api/types/events"
@@ -31,6 +32,11 @@ type watcher struct {
 	stream     client.EventsResult
 	seen       time.Time // of the last event, by the engine's clock
 	close      context.CancelFunc
+	// For who wants more than the containers: further events, each of the events, and the containers before and after a
+	// gap in them. All may be empty.
+	also     []string
+	heard    func(events.Message)
+	reopened func(before, after map[string]ContainerState)
 }
 
 // watch begins: first the events, then the list, so that nothing falls between them.
@@ -43,14 +49,18 @@ func (w *watcher) open(ctx context.Context) error {
 	w.end()
 	streamCtx, cancel := context.WithCancel(ctx)
 	w.close = cancel
-	filters := w.r.projectFilter().Add("type", string(events.ContainerEventType)).Add("event", watchedEvents...)
+	filters := w.r.projectFilter().Add("type", string(events.ContainerEventType)).Add("event", slices.Concat(watchedEvents, w.also)...)
 	w.stream = w.r.engine.Events(streamCtx, client.EventsListOptions{Since: engineStamp(w.seen.Add(-eventOverlap)), Filters: filters})
 	containers, err := w.r.containers(ctx)
 	if err != nil {
 		w.end()
 		return err
 	}
+	before := w.containers
 	w.containers = containers
+	if before != nil && w.reopened != nil {
+		w.reopened(before, containers)
+	}
 	return nil
 }
 
@@ -94,20 +104,7 @@ func (w *watcher) next(ctx context.Context, wake time.Time, other <-chan struct{
 
 // apply takes a message and all that came with it: compose makes ten containers at once.
 func (w *watcher) apply(ctx context.Context, message events.Message) error {
-	changed := make(map[string]bool)
-	for {
-		changed[message.Actor.ID] = true
-		if message.TimeNano > 0 {
-			w.seen = time.Unix(0, message.TimeNano)
-		}
-		select {
-		case message = <-w.stream.Messages:
-			continue
-		default:
-		}
-		break
-	}
-	for id := range maps.Keys(changed) {
+	for id := range maps.Keys(w.hear(message)) {
 		c, found, err := w.r.inspect(ctx, id)
 		switch {
 		case ctx.Err() != nil:
@@ -120,6 +117,41 @@ func (w *watcher) apply(ctx context.Context, message events.Message) error {
 			delete(w.containers, id)
 		}
 	}
+	return nil
+}
+
+// hear takes a message and all that came with it, and returns the containers they are about.
+func (w *watcher) hear(message events.Message) (changed map[string]bool) {
+	changed = make(map[string]bool)
+	for {
+		changed[message.Actor.ID] = true
+		if w.heard != nil {
+			w.heard(message)
+		}
+		if message.TimeNano > 0 {
+			w.seen = time.Unix(0, message.TimeNano)
+		}
+		select {
+		case message = <-w.stream.Messages:
+			continue
+		default:
+			return changed
+		}
+	}
+}
+
+// refresh takes in what has happened up to now, without waiting.
+func (w *watcher) refresh(ctx context.Context) error {
+	select {
+	case message := <-w.stream.Messages:
+		w.hear(message)
+	default:
+	}
+	containers, err := w.r.containers(ctx)
+	if err != nil {
+		return err
+	}
+	w.containers = containers
 	return nil
 }
 
