@@ -76,7 +76,8 @@ type Agent struct {
 	readyAt     time.Time // when /health first said so; zero for not yet
 	undelivered error     // what the last delivery of secrets failed with
 	drainage    metrics.Drain
-	unapplied   []string // what the last reload left for a restart
+	unapplied   []string            // what the last reload left for a restart
+	recovered   map[string]recovery // what became of services that had to be brought back
 
 	// changing is held while containers or secrets are changed after the boot.
 	changing  sync.Mutex
@@ -108,6 +109,8 @@ func Run(ctx context.Context, o Options) error {
 		Boot:    a.bootMetrics,
 		Secrets: a.secretsStatus,
 		Drain:   a.drainMetrics,
+
+		Recoveries: a.recoveries,
 	})
 	a.endpoint.Handle("/metrics", a.metrics.Handler(o.Log))
 	a.plugin = sync.OnceValues(func() (string, error) { return a.findPlugin(ctx) })

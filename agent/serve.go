@@ -41,6 +41,7 @@ func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers contex
 		a.awaitReady(ctx)
 		return nil
 	})
+	group.Go(func() error { return a.reconcile(ctx) })
 
 	a.cleanUp(ctx)
 	// It returns when ctx ends, which is no failure.
@@ -186,6 +187,7 @@ func (a *Agent) Status(ctx context.Context) report.Status {
 	if len(a.unapplied) > 0 {
 		status.Problems = append(status.Problems, "changed in the configuration, but not before a restart of the agent ('systemctl restart flowagent'): "+strings.Join(a.unapplied, ", "))
 	}
+	status.Problems = append(status.Problems, a.givenUp()...)
 	a.mu.Unlock()
 	status.Secrets = a.secretsStatus()
 	if p.runner != nil {

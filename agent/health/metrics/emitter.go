@@ -119,6 +119,14 @@ func (e emitter) secrets(all []secret.Status) {
 	}
 }
 
+func (e emitter) recoveries(all []Recoveries) {
+	for _, r := range all {
+		e.counter(recoveries, r.Recovered, r.Service, "recovered")
+		e.counter(recoveries, r.Failed, r.Service, "failed")
+		e.flag(givenUp, r.GivenUp, r.Service)
+	}
+}
+
 func (e emitter) drain(d Drain) {
 	state := "none"
 	switch {

@@ -33,6 +33,8 @@ type Sources struct {
 	Boot    func() Boot
 	Secrets func() []secret.Status
 	Drain   func() Drain
+	// Recoveries has one entry for each service that is watched; nil for none.
+	Recoveries func() []Recoveries
 }
 
 // Boot is how the node came up, as far as it is.
@@ -47,6 +49,13 @@ type Boot struct {
 type Drain struct {
 	Started, Ended time.Time
 	Failed         bool
+}
+
+// Recoveries are what became of one service that had to be brought back.
+type Recoveries struct {
+	Service           string
+	Recovered, Failed uint64
+	GivenUp           bool
 }
 
 // Result is how a refresh of the secrets ended.
@@ -134,6 +143,9 @@ var (
 	secretChanged = desc("secret_changed_timestamp_seconds", "When a secret was last seen to have another value.", "secret")
 	secretState   = desc("secret_state", "A secret's state: 1 for the one that it is in.", "secret", "state")
 
+	recoveries = desc("service_recoveries_total", "Tries to bring a service back, by result.", "service", "result")
+	givenUp    = desc("service_given_up", "Whether a service is no longer tried to be brought back.", "service")
+
 	drainState    = desc("drain_state", "How far the node's drain is: 1 for the state that it is in.", "state")
 	drainDuration = desc("drain_duration_seconds", "How long the drain took, or has taken up to now.")
 )
@@ -159,5 +171,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	if c.Drain != nil {
 		e.drain(c.Drain())
+	}
+	if c.Recoveries != nil {
+		e.recoveries(c.Recoveries())
 	}
 }

@@ -47,6 +47,9 @@ func sources() Sources {
 		Secrets: func() []secret.Status {
 			return []secret.Status{{Name: "db_password", State: secret.Stale, FetchedAt: now.Add(-time.Minute), ChangedAt: now}, {Name: "lost", State: secret.Missing}}
 		},
+		Recoveries: func() []Recoveries {
+			return []Recoveries{{Service: "api", Recovered: 2, Failed: 1}, {Service: "worker", Failed: 5, GivenUp: true}}
+		},
 		Drain: func() Drain { return Drain{Started: now.Add(-time.Second), Ended: now} },
 	}
 }
@@ -93,6 +96,10 @@ func TestMetrics_SayWhatTheNodeKnows(t *testing.T) {
 		`flowagent_secret_refreshes_total\{result="changed"\} 1`,
 		`flowagent_secret_refreshes_total\{result="failed"\} 2`,
 		`flowagent_secret_refreshes_total\{result="unchanged"\} 0`,
+		`flowagent_service_recoveries_total\{result="recovered",service="api"\} 2`,
+		`flowagent_service_recoveries_total\{result="failed",service="worker"\} 5`,
+		`flowagent_service_given_up\{service="api"\} 0`,
+		`flowagent_service_given_up\{service="worker"\} 1`,
 		`flowagent_drain_state\{state="drained"\} 1`,
 		`flowagent_drain_duration_seconds 1`,
 		`process_resident_memory_bytes .+`,
@@ -155,7 +162,7 @@ func TestMetrics_NoMoreSeriesThanTheConfigurationNames(t *testing.T) {
 		}
 		return n
 	}
-	// Three checks, two secrets, two stages, and what every node has.
+	// Three checks, two secrets, two stages, two services, and what every node has.
 	if got := count(); got > 80 || got < 50 {
 		t.Errorf("got %d series", got)
 	}
