@@ -22,8 +22,8 @@ import (
 // errBooting is the answer to what can't be done before the node is up.
 var errBooting = errors.New("the node is still booting: try again when 'flowagent status' says ready, or stop the agent")
 
-// serve keeps a node whose workload is up until ctx ends: checks admit it and then watch it, secrets are refreshed and
-// delivered, superseded images removed. The checks go on until servers ends, because a drain is when people look.
+// serve keeps a node whose workload is up until ctx ends: checks admit it and then watch it, services that go away are
+// brought back, secrets are refreshed and delivered, superseded images removed. The checks go on until servers ends, because a drain is when people look.
 func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers context.Context) {
 	p := a.parts()
 	group.Go(func() error {

@@ -6,7 +6,8 @@
 //
 // The application is started by the operator's own compose plugin, executed with a clean environment and one
 // generated override file. compose-go reads the same files with the same variables, so that both see one project;
-// readiness is watched through the engine's API.
+// readiness is watched through the engine's API. Afterwards [Runner.Reconcile] brings back what goes away, and leaves alone
+// what an operator stopped.
 //
 // It never pulls or builds an image, never answers yes to a question compose asks, never removes a volume, never hands
 // the value of a secret to compose, and never shows one in an error or a log.

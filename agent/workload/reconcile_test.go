@@ -19,6 +19,16 @@ services:
   worker: {image: "workload-test/app:1", command: [trap], network_mode: none, restart: always}
 `
 
+// running is a project that has come up.
+func running(t *testing.T, compose string, labels map[string]string) (*site, *Runner) {
+	t.Helper()
+	t.Parallel()
+	s := newSite(t, compose)
+	r := s.runner(labels)
+	s.start(r)
+	return s, r
+}
+
 // watch is a reconciliation that runs beside a test.
 type watch struct {
 	t       *testing.T
@@ -91,10 +101,7 @@ func (s *site) removeContainer(c ContainerState) {
 }
 
 func TestReconcileLooksAgainOnceItMayAct(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, keptUp)
-	r := s.runner(nil)
-	s.start(r)
+	s, r := running(t, keptUp, nil)
 	w := keepUp(t, r, true)
 	s.removeContainer(s.containerOf(r, "web"))
 	may := <-w.asks
@@ -106,10 +113,7 @@ func TestReconcileLooksAgainOnceItMayAct(t *testing.T) {
 }
 
 func TestReconcileRemembersWhatWasStoppedWhenTheEventStreamEnds(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, keptUp)
-	r := s.runner(nil)
-	s.start(r)
+	s, r := running(t, keptUp, nil)
 	proxy, address := newCuttable(t, string(s.cfg.Engine))
 	engine, err := client.New(client.WithHost(address))
 	if err != nil {
@@ -134,10 +138,7 @@ func TestReconcileRemembersWhatWasStoppedWhenTheEventStreamEnds(t *testing.T) {
 }
 
 func TestReconcileUsesTheOverrideThatTheServicesRunWith(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, keptUp)
-	r := s.runner(map[string]string{"web": "version-1"})
-	s.start(r)
+	s, r := running(t, keptUp, map[string]string{"web": "version-1"})
 	w := keepUp(t, r, false)
 	if err := os.Remove(filepath.Join(s.dir, "run", "compose.override.yaml")); err != nil {
 		t.Fatal(err)
@@ -151,10 +152,7 @@ func TestReconcileUsesTheOverrideThatTheServicesRunWith(t *testing.T) {
 
 // Engine 20.10 never restarts a container again that got a signal by its API, whatever the policy and the signal.
 func TestReconcileBringsBackWhatASignalOfOursEnded(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, keptUp)
-	r := s.runner(nil)
-	s.start(r)
+	_, r := running(t, keptUp, nil)
 	w := keepUp(t, r, false)
 	if err := r.Signal(t.Context(), []string{"worker"}, "SIGTERM"); err != nil {
 		t.Fatal(err)
@@ -163,8 +161,7 @@ func TestReconcileBringsBackWhatASignalOfOursEnded(t *testing.T) {
 }
 
 func TestReconcileRestartsAServiceWithHooksThroughCompose(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, `
+	s, r := running(t, `
 services:
   web:
     image: workload-test/app:1
@@ -175,9 +172,7 @@ services:
     volumes: ["./data:/data"]
     pre_stop: [{command: [/app, write, /data/stopping, ran]}]
     post_start: [{command: [/app, write, /data/started, ran]}]
-`)
-	r := s.runner(nil)
-	s.start(r)
+`, nil)
 	started := filepath.Join(s.dir, "data", "started")
 	if err := os.Remove(started); err != nil {
 		t.Fatal(err)
@@ -197,10 +192,7 @@ services:
 }
 
 func TestReconcileEndsWhenItMayNotChangeAnythingAnyMore(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, keptUp)
-	r := s.runner(nil)
-	s.start(r)
+	s, r := running(t, keptUp, nil)
 	s.removeContainer(s.containerOf(r, "web"))
 	leaving := errors.New("the node leaves")
 	err := r.Reconcile(t.Context(), Reconciliation{
