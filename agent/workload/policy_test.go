@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -460,4 +461,35 @@ func TestPauseIsSpread(t *testing.T) {
 			t.Errorf("after %d tries with %v: got %s, want %s", test.tries, test.random, got, test.want)
 		}
 	}
+}
+
+func TestWhatTheAgentStopsItselfIsNotStoppedOnPurpose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRoom(t, nil)
+		var own changes
+		r.n.mine = own.covers
+		at := func() { r.now = time.Now() }
+		at()
+		end := own.begin("web")
+		time.Sleep(time.Second)
+		at()
+		r.hear("web-1", "kill 15", "die", "stop", "destroy")
+		r.hear("db-1", "kill 15", "die", "stop")
+		time.Sleep(time.Second)
+		end()
+		if r.n.holds("web") || !r.n.holds("db") {
+			t.Errorf("got web on purpose %v and db %v, want db alone", r.n.holds("web"), r.n.holds("db"))
+		}
+		time.Sleep(time.Second)
+		at()
+		r.hear("web-1", "kill 15", "die", "stop")
+		if !r.n.holds("web") {
+			t.Error("a stop after the agent's own change isn't taken for one on purpose")
+		}
+		time.Sleep(2 * changesKept)
+		own.begin("pair")()
+		if len(own.all) != 1 {
+			t.Errorf("got %d changes remembered, want the last alone", len(own.all))
+		}
+	})
 }
