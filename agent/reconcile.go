@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/health/metrics"
 	"github.com/flowviz/flowagent/agent/workload"
 )
@@ -20,17 +21,15 @@ type recovery struct {
 
 // reconcile brings services back until ctx ends or a drain begins, which is no failure.
 func (a *Agent) reconcile(ctx context.Context) error {
-	p := a.parts()
-	if p.config.Workload.Reconcile.Tries == 0 {
-		return nil
-	}
 	// A drain doesn't wait until a service is back.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(a.leaving, cancel)()
-	_ = p.runner.Reconcile(ctx, workload.Reconciliation{
-		Config: p.config.Workload.Reconcile,
-		Ready:  p.config.Workload.Ready,
+	_ = a.parts().runner.Reconcile(ctx, workload.Reconciliation{
+		Settings: func() (config.Reconcile, config.Ready) {
+			w := a.parts().config.Workload // a reload may change it
+			return w.Reconcile, w.Ready
+		},
 		Lock:   a.lockChanging,
 		Report: func(r workload.Recovery) { a.noteRecovery(ctx, r) },
 		Random: rand.Float64,

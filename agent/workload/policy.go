@@ -32,9 +32,10 @@ const (
 // nothing itself.
 type policy struct {
 	project *Project
-	cfg     config.Reconcile
-	ready   config.Ready
 	random  func() float64 // in [0, 1)
+	// What may change between two looks.
+	cfg   config.Reconcile
+	ready config.Ready
 
 	records map[string]*record
 }
@@ -88,14 +89,17 @@ const (
 	RecoveryUnwelcome RecoveryStep = "unwelcome" // it was stopped on purpose and is left alone
 )
 
-func newPolicy(project *Project, cfg config.Reconcile, ready config.Ready, random func() float64) *policy {
-	p := &policy{project: project, cfg: cfg, ready: ready, random: random, records: map[string]*record{}}
+func newPolicy(project *Project, random func() float64) *policy {
+	p := &policy{project: project, random: random, records: map[string]*record{}}
 	for _, service := range project.Services() {
-		if !slices.Contains(cfg.Leave, service) {
-			p.records[service] = &record{sick: map[string]time.Time{}}
-		}
+		p.records[service] = &record{sick: map[string]time.Time{}}
 	}
 	return p
+}
+
+// keeps tells whether the service is one to be brought back.
+func (p *policy) keeps(service string) bool {
+	return p.cfg.Tries > 0 && !slices.Contains(p.cfg.Leave, service)
 }
 
 // observe takes in the project as it is. wake is when the policy has something to decide by time alone; zero for never.
@@ -107,9 +111,6 @@ func (p *policy) observe(state State, n *intents, now time.Time) (events []Recov
 	}
 	for _, s := range state.Services {
 		r := p.records[s.Name]
-		if r == nil {
-			continue
-		}
 		if len(s.Containers) > 0 {
 			r.over = p.project.oneShot(s.Name) && !slices.ContainsFunc(s.Containers, func(c ContainerState) bool {
 				return c.Status != string(container.StateExited) || c.Error != "" || n.interrupted[c.ID]
@@ -288,7 +289,7 @@ func (p *policy) due(now time.Time) []order {
 func (p *policy) order(service string, now time.Time) (o order, found bool) {
 	r := p.records[service]
 	switch {
-	case r == nil, r.givenUp, !r.began.IsZero(), now.Before(r.notUntil):
+	case !p.keeps(service), r.givenUp, !r.began.IsZero(), now.Before(r.notUntil):
 		return o, false
 	case r.lack != "":
 		return order{service: service, why: r.lack}, now.Sub(r.since) >= settleTime
@@ -305,7 +306,7 @@ func (p *policy) order(service string, now time.Time) (o order, found bool) {
 
 func (p *policy) awaitsAnother(service string) bool {
 	for dependency := range p.project.model.Services[service].DependsOn {
-		if r := p.records[dependency]; r != nil && !r.givenUp && (r.lack != "" || !r.began.IsZero()) {
+		if r := p.records[dependency]; r != nil && p.keeps(dependency) && !r.givenUp && (r.lack != "" || !r.began.IsZero()) {
 			return true
 		}
 	}

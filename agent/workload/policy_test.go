@@ -43,7 +43,8 @@ func newRoom(t *testing.T, change func(*config.Reconcile)) *room {
 	}
 	project := mustLoad(t, kept)
 	r := &room{t: t, now: noon, containers: map[string]ContainerState{}}
-	r.p = newPolicy(project, cfg, config.Ready{Timeout: config.Duration(5 * time.Minute), StableFor: config.Duration(time.Second)}, func() float64 { return 0.5 })
+	r.p = newPolicy(project, func() float64 { return 0.5 })
+	r.p.cfg, r.p.ready = cfg, config.Ready{Timeout: config.Duration(5 * time.Minute), StableFor: config.Duration(time.Second)}
 	r.n = newIntents(func(string, time.Time) bool { return false })
 	for _, service := range project.Services() {
 		for number := range project.replicas(service) {
@@ -422,6 +423,10 @@ func TestPolicyNeverTouchesWhatIsToBeLeft(t *testing.T) {
 	r := newRoom(t, func(c *config.Reconcile) { c.Leave = []string{"web"} })
 	delete(r.containers, "web-1")
 	r.want(0)
+	r.want(time.Hour)
+	r.p.cfg.Leave = nil // which a reload may do
+	r.want(0, "web")
+	r.p.cfg.Tries = 0
 	r.want(time.Hour)
 }
 

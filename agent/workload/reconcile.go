@@ -16,11 +16,13 @@ import (
 // systemd's and takes connections for it.
 const confirmWait = time.Second
 
+// settingsAge is how long changed settings may go unnoticed while nothing happens. Looking asks nobody.
+const settingsAge = 10 * time.Second
+
 // Reconciliation is how a project is kept up.
 type Reconciliation struct {
-	Config config.Reconcile
-	// Ready says when a service that was brought back counts as ready.
-	Ready config.Ready
+	// Settings are asked for again and again, since they may change: what to bring back, and when it counts as ready.
+	Settings func() (config.Reconcile, config.Ready)
 	// Lock waits until nobody else changes containers. Its error ends the reconciliation.
 	Lock func(ctx context.Context) (unlock func(), err error)
 	// Report is told what happens; it must not block.
@@ -35,7 +37,7 @@ type Reconciliation struct {
 //
 // The project must have been brought up before, by this runner: what is missing then counts as vanished.
 func (r *Runner) Reconcile(ctx context.Context, o Reconciliation) error {
-	k := &keeper{r: r, o: o, policy: newPolicy(r.project, o.Config, o.Ready, o.Random), intents: newIntents(r.changes.covers)}
+	k := &keeper{r: r, o: o, policy: newPolicy(r.project, o.Random), intents: newIntents(r.changes.covers)}
 	k.watcher = &watcher{r: r, seen: time.Now(), also: []string{string(events.ActionKill), string(events.ActionStop)}, heard: k.heard, reopened: k.reopened}
 	defer k.watcher.end()
 	if err := k.watcher.open(ctx); err != nil {
@@ -99,18 +101,19 @@ func (k *keeper) run(ctx context.Context) error {
 // look has the policy see what is there, and returns when to look again without an event.
 func (k *keeper) look() (wake time.Time) {
 	now := time.Now()
+	k.policy.cfg, k.policy.ready = k.o.Settings()
 	k.intents.settle(k.watcher.containers)
-	j := judge{project: k.r.project, now: now, settled: true, stableFor: time.Duration(k.o.Ready.StableFor)}
+	j := judge{project: k.r.project, now: now, settled: true, stableFor: time.Duration(k.policy.ready.StableFor)}
 	state, stable := j.state(k.watcher.containers)
 	events, decide := k.policy.observe(state, k.intents, now)
 	k.report(events)
 	unwelcome, tell := k.intents.news(now)
 	for _, service := range unwelcome {
-		if k.policy.records[service] != nil {
+		if k.policy.keeps(service) {
 			k.report([]Recovery{{Service: service, Step: RecoveryUnwelcome}})
 		}
 	}
-	return earlier(earlier(stable, decide), tell)
+	return earlier(earlier(earlier(stable, decide), tell), now.Add(settingsAge))
 }
 
 func (k *keeper) report(events []Recovery) {

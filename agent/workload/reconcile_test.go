@@ -64,8 +64,10 @@ func keepUp(t *testing.T, r *Runner, asks bool) *watch {
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		w.ended <- r.Reconcile(ctx, Reconciliation{
-			Config: config.Reconcile{Tries: 3, UnhealthyAfter: config.Duration(time.Millisecond)},
-			Ready:  ready, Lock: lock, Random: func() float64 { return 0.5 },
+			Settings: func() (config.Reconcile, config.Ready) {
+				return config.Reconcile{Tries: 3, UnhealthyAfter: config.Duration(time.Millisecond)}, ready
+			},
+			Lock: lock, Random: func() float64 { return 0.5 },
 			Report: func(r Recovery) { w.reports <- r },
 		})
 	}()
@@ -196,9 +198,10 @@ func TestReconcileEndsWhenItMayNotChangeAnythingAnyMore(t *testing.T) {
 	s.removeContainer(s.containerOf(r, "web"))
 	leaving := errors.New("the node leaves")
 	err := r.Reconcile(t.Context(), Reconciliation{
-		Config: config.Reconcile{Tries: 1}, Ready: ready, Random: func() float64 { return 0 },
-		Lock:   func(context.Context) (func(), error) { return nil, leaving },
-		Report: func(got Recovery) { t.Errorf("got the report %+v, want none", got) },
+		Settings: func() (config.Reconcile, config.Ready) { return config.Reconcile{Tries: 1}, ready },
+		Random:   func() float64 { return 0 },
+		Lock:     func(context.Context) (func(), error) { return nil, leaving },
+		Report:   func(got Recovery) { t.Errorf("got the report %+v, want none", got) },
 	})
 	if !errors.Is(err, leaving) {
 		t.Errorf("got %v, want %v", err, leaving)

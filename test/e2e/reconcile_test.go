@@ -174,6 +174,24 @@ func TestWhatAnOperatorMakesAnewIsNoLoss(t *testing.T) {
 	}
 }
 
+func TestAReloadDecidesWhatIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	n := newKept(t)
+	n.dropIn("50-leave.yaml", "workload: {reconcile: {leave: [web]}}\n")
+	a := n.boot()
+	n.remove("web")
+	n.remove("worker")
+	a.awaitSays(saysBack, "worker")
+	if got := a.saysCount(saysLost, "web"); got > 0 {
+		t.Error("web was to be brought back")
+	}
+	n.dropIn("50-leave.yaml", "workload: {reconcile: {leave: []}}\n")
+	if out, stderr, code := n.flowagent("reload"); code != 0 {
+		t.Fatalf("reload: got %q, %q and code %d, want 0", out, stderr, code)
+	}
+	a.awaitSays(saysBack, "web")
+}
+
 func TestAServiceThatStaysUnhealthyIsRestarted(t *testing.T) {
 	t.Parallel()
 	n := newKept(t)
