@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strings"
 	"time"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
@@ -23,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/flowviz/flowagent/test/bench/figures"
 	"github.com/flowviz/flowagent/test/lab"
 )
 
@@ -254,11 +253,10 @@ func (b *bench) about(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask %s for its version: %w", b.plugin, err)
 	}
-	load, err := os.ReadFile("/proc/loadavg")
+	machine, err := figures.Machine()
 	if err != nil {
 		return "", err
 	}
-	minute, _, _ := strings.Cut(string(load), " ")
-	return fmt.Sprintf("Engine %s, Compose %s, %d cores (load of the last minute %s), %d images with %d MB each over a common base",
-		engine.Version, bytes.TrimSpace(compose), runtime.NumCPU(), minute, len(services), payloadSize>>20), nil
+	return fmt.Sprintf("Engine %s, Compose %s, %s, %d images with %d MB each over a common base",
+		engine.Version, bytes.TrimSpace(compose), machine, len(services), payloadSize>>20), nil
 }

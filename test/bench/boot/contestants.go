@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/flowviz/flowagent/agent/report"
+	"github.com/flowviz/flowagent/test/bench/process"
 )
 
 const (
@@ -135,7 +136,7 @@ func holds(ctx context.Context, url, want string) error {
 	if err != nil {
 		return err
 	}
-	response, err := asker.Do(request)
+	response, err := process.Asker.Do(request)
 	if err != nil {
 		return err
 	}

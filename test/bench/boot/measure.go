@@ -1,11 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -13,14 +10,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/flowviz/flowagent/agent/report"
+	"github.com/flowviz/flowagent/test/bench/process"
 )
 
-const (
-	// pollEvery is how exactly an answer is timed: a hundredth of the fastest boot.
-	pollEvery = 10 * time.Millisecond
-	// bootLimit is far above any boot, the slowest of which takes seconds on a busy machine.
-	bootLimit = 2 * time.Minute
-)
+// bootLimit is far above any boot, the slowest of which takes seconds on a busy machine.
+const bootLimit = 2 * time.Minute
 
 // boot is one process and the ways to see that it has done its work.
 type boot struct {
@@ -63,7 +57,7 @@ func (t timing) work() time.Duration {
 }
 
 // measure runs the command until it has done its work. An agent is asked to stop then, and has stopped on return.
-func measure(ctx context.Context, b boot) (figures timing, err error) {
+func measure(ctx context.Context, b boot) (took timing, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootLimit, fmt.Errorf("not up after %v", bootLimit))
 	defer cancel()
 	ctx, fail := context.WithCancelCause(ctx)
@@ -72,15 +66,14 @@ func measure(ctx context.Context, b boot) (figures timing, err error) {
 	if b.opening != nil {
 		open = sync.OnceValue(b.opening(ctx)) // it looks from before the start on, so as not to miss anything
 	}
-	p, err := start(b)
+	p, err := process.Start(process.Command{Arguments: b.command, Dir: b.dir, Env: b.env})
 	if err != nil {
 		return timing{}, err
 	}
-	defer p.close()
+	defer p.Close()
 	go func() {
-		<-p.ended
-		if p.err != nil || b.node != "" {
-			fail(fmt.Errorf("it ended early: %w", cmp.Or(p.err, errors.New("exit status 0"))))
+		if _, err := p.Wait(context.WithoutCancel(ctx)); err != nil || b.node != "" {
+			fail(p.Early())
 		}
 	}()
 
@@ -90,66 +83,33 @@ func measure(ctx context.Context, b boot) (figures timing, err error) {
 			if err := open(); err != nil {
 				return err
 			}
-			*after, err = poll(ctx, url, p.started)
+			*after, err = process.Poll(ctx, url, p.Started)
 			return err
 		}
 	}
 	if b.app != "" {
-		group.Go(answered(b.app, &figures.app))
+		group.Go(answered(b.app, &took.app))
 	}
 	if b.node != "" {
-		group.Go(answered(b.node, &figures.done))
+		group.Go(answered(b.node, &took.done))
 	} else {
 		group.Go(func() (err error) {
-			figures.done, err = p.end(ctx)
+			took.done, err = p.Wait(ctx)
 			return err
 		})
 	}
 	err = group.Wait()
-	p.stop()
+	p.Stop()
 	if err != nil {
-		return timing{}, fmt.Errorf("%w%s", err, p.lastOutput())
+		return timing{}, p.Blame(err)
 	}
-	figures.start = p.started
+	took.start = p.Started
 	if b.record != nil {
 		record, err := b.record()
 		if err != nil {
 			return timing{}, err
 		}
-		figures.stages = record.Stages
+		took.stages = record.Stages
 	}
-	return figures, nil
-}
-
-// asker makes a connection for each request, as a load balancer's first probe does: one that was kept could belong to a
-// container that is gone.
-var asker = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
-
-// poll asks url until it answers 200, and says how long after start that was.
-func poll(ctx context.Context, url string, start time.Time) (time.Duration, error) {
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	for {
-		if answers(ctx, url) {
-			return time.Since(start), nil
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-	}
-}
-
-func answers(ctx context.Context, url string) bool {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return false
-	}
-	response, err := asker.Do(request)
-	if err != nil {
-		return false
-	}
-	defer response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	return took, nil
 }

@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
+
+	"github.com/flowviz/flowagent/test/bench/figures"
 )
 
 // scenario is one state of the machine to boot from, the contestants that do so in turns, and what is compared.
@@ -66,36 +67,30 @@ var (
 	}
 )
 
-// order is that of one round: everyone goes first as often as the others, should who was before leave something behind.
-func (s scenario) order(round int) []turn {
-	first := round % len(s.turns)
-	return slices.Concat(s.turns[first:], s.turns[:first])
-}
-
 // contest runs the rounds of one scenario.
 func (b *bench) contest(ctx context.Context, s scenario, warmups, rounds int) (*results, error) {
 	r := &results{scenario: s}
 	for i := range warmups + rounds {
-		figures := round{}
-		for _, t := range s.order(i) {
-			if err := b.turn(ctx, s.cold, t, figures); err != nil {
+		took := round{}
+		for _, t := range figures.Order(s.turns, i) {
+			if err := b.turn(ctx, s.cold, t, took); err != nil {
 				return nil, err
 			}
 		}
 		if i >= warmups {
-			r.add(figures)
+			r.add(took)
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s: %d of %d rounds\n", s.name, i+1, warmups+rounds)
 	}
 	return r, nil
 }
 
-func (b *bench) turn(ctx context.Context, cold bool, t turn, figures round) (err error) {
+func (b *bench) turn(ctx context.Context, cold bool, t turn, took round) (err error) {
 	if err := b.clean(ctx, cold); err != nil {
 		return fmt.Errorf("clean up before %s: %w", t[0].name, err)
 	}
 	for _, s := range t {
-		if figures[s.name], err = b.step(ctx, s); err != nil {
+		if took[s.name], err = b.step(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -113,9 +108,9 @@ func (b *bench) step(ctx context.Context, s step) (timing, error) {
 		return timing{}, err
 	}
 	defer what.tidy()
-	figures, err := measure(ctx, what)
+	took, err := measure(ctx, what)
 	if err != nil || s.delivered == nil {
-		return figures, err
+		return took, err
 	}
-	return figures, s.delivered(ctx, b.password)
+	return took, s.delivered(ctx, b.password)
 }
