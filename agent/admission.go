@@ -12,6 +12,7 @@ import (
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/report"
 	"github.com/flowviz/flowagent/internal/atomicfile"
+	"github.com/flowviz/flowagent/internal/footprint"
 )
 
 // admissionPath is there while this node is admitted: from the first time that its checks were up until it drains or the
@@ -66,4 +67,8 @@ func (a *Agent) awaitReady(ctx context.Context) {
 	a.mu.Unlock()
 	a.log.InfoContext(ctx, fmt.Sprintf("ready in %.1f s", elapsed.Seconds()))
 	a.writeRecord(ctx, nil)
+	// Compose files and AWS's answers were read; from here on it is probes. The node is as good without it.
+	if err := footprint.Shrink(); err != nil {
+		a.log.WarnContext(ctx, "memory of the boot not given back", "error", err)
+	}
 }
