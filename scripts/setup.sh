@@ -11,7 +11,7 @@
 #   scripts/setup.sh machine    systemd-nspawn, and the Debian system that the lab's machines boot
 #   scripts/setup.sh images     mmdebstrap and Debian's keys, to make a base image where no registry answers
 #   scripts/setup.sh demo       age, to encrypt secrets as an on-prem site does
-#   scripts/setup.sh bench      the AWS command line and curl, which the boot script of test/bench calls
+#   scripts/setup.sh bench      the AWS command line and curl, which the boot script of test/bench calls, and wrk
 #   scripts/setup.sh compiler   gcc, which Go's race detector needs
 #   scripts/setup.sh lint       shellcheck
 #
@@ -233,6 +233,7 @@ setup_machine() {
 # Debian has the AWS CLI as a package; Ubuntu 24.04 doesn't, so there it comes from pip, as moto does.
 setup_bench() {
   need curl curl
+  need wrk wrk
   ! have aws || return 0
   [[ ! -x $build/venv/bin/aws ]] || return 0
   apt_refresh awscli

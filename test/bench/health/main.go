@@ -1,0 +1,91 @@
+// Command health measures what /health costs beside a bare net/http handler that serves the same bytes, in turns, on 1
+// and on 50 connections that are kept.
+//
+//	health [-rounds 10] [-duration 2s]
+//
+// What enters is wrk, which makes the load; what leaves is a table on standard output. All of it stays on 127.0.0.1. It
+// never judges: a ratio beyond its bound ends with 0, too. Only a server that fails a request ends it with 1.
+//
+// Both contestants are this program, executed again: neither shares a runtime with the other or with the load.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flowviz/flowagent/test/bench/figures"
+)
+
+func main() {
+	err := run(os.Args[1:])
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// errUsage is wrapped by errors about the command line.
+var errUsage = errors.New("run it with -h for its flags")
+
+func run(arguments []string) error {
+	flags := flag.NewFlagSet("health", flag.ContinueOnError)
+	rounds := flags.Int("rounds", 10, "rounds that count; each loads both contestants. An even number lets both go first as often")
+	warmups := flags.Int("warmups", 1, "rounds before them that don't")
+	duration := flags.Duration("duration", 2*time.Second, "how long one load lasts, in whole seconds")
+	contestant := flags.String("serve", "", "be that contestant instead, until SIGTERM: the bench's own use")
+	if err := flags.Parse(arguments); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return fmt.Errorf("%w: %w", err, errUsage)
+	}
+	if *rounds < 1 || *warmups < 0 || *duration < time.Second || *duration%time.Second != 0 || flags.NArg() > 0 {
+		return fmt.Errorf("-rounds is at least 1, -warmups at least 0, -duration whole seconds: %w", errUsage)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if *contestant != "" {
+		return serve(ctx, *contestant, os.Stdout)
+	}
+
+	wrk, err := exec.LookPath("wrk")
+	if err != nil {
+		return fmt.Errorf("%w: run `scripts/setup.sh bench`", err)
+	}
+	machine, err := figures.Machine()
+	if err != nil {
+		return err
+	}
+	ready, err := readyMade()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s, an answer %d with %d bytes; median (min–max) of %d rounds of %v after %d to warm up.\n",
+		machine, ready.code, len(ready.body), *rounds, *duration, *warmups)
+	b := bench{wrk: wrk, duration: *duration}
+	var results results
+	for i := range *warmups + *rounds {
+		took, err := b.round(ctx, i)
+		if err != nil {
+			return err
+		}
+		if i >= *warmups {
+			results = append(results, took)
+		}
+		fmt.Fprintf(os.Stderr, "bench: health: %d of %d rounds\n", i+1, *warmups+*rounds)
+	}
+	return results.print(os.Stdout)
+}
