@@ -13,7 +13,7 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE
 
 DESTDIR ?=
 
-.PHONY: help build install tools setup test lint demo demo-aws bench clean
+.PHONY: help build install tools setup test fuzz lint demo demo-aws bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,9 @@ setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
 test: setup tools lint ## every check and test, in a private node with an engine of its own
 	scripts/test.sh
 
+fuzz: ## the readers of PostgreSQL's and Redis' answers for FUZZTIME (1m) each, other fuzz functions for ten seconds
+	scripts/fuzz.sh
+
 lint: $(BIN)/staticcheck ## formatting, go vet, staticcheck, shellcheck
 	scripts/setup.sh lint
 	scripts/lint.sh
@@ -57,8 +60,8 @@ demo-aws: build tools ## the same node with stand-ins for Secrets Manager, ECR a
 	$(AS_ROOT) examples/wms/build.sh; \
 	scripts/demo-aws.sh
 
-bench: build tools ## how long a node takes, beside a shell script that does the same
-	scripts/setup.sh lab bench
+bench: build tools ## boot time beside a boot script's, what /health costs beside net/http, what an idle agent needs
+	scripts/setup.sh lab bench postgres
 	test/bench/run.sh
 
 clean: ## removes .build, the lab's images included
