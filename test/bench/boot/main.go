@@ -10,7 +10,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,23 +17,11 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/flowviz/flowagent/test/bench/command"
 )
 
-func main() {
-	err := run(os.Args[1:])
-	switch {
-	case err == nil || errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
-
-// errUsage is wrapped by errors about the command line.
-var errUsage = errors.New("run it with -h for its flags")
+func main() { command.Main(run) }
 
 func run(arguments []string) error {
 	flags := flag.NewFlagSet("boot", flag.ContinueOnError)
@@ -42,14 +29,11 @@ func run(arguments []string) error {
 	warmups := flags.Int("warmups", 1, "rounds before them that don't")
 	scenario := flags.String("scenario", "all", "baked (images in the engine), cold (images in the registry) or all")
 	agent := flags.String("flowagent", "", "the agent's binary")
-	if err := flags.Parse(arguments); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w", err, errUsage)
+	if err := command.Parse(flags, arguments); err != nil {
+		return err
 	}
-	if *agent == "" || *rounds < 1 || *warmups < 0 || flags.NArg() > 0 || !slices.Contains([]string{"all", "baked", "cold"}, *scenario) {
-		return fmt.Errorf("-flowagent names the binary, -rounds is at least 1, -warmups at least 0, -scenario baked, cold or all: %w", errUsage)
+	if *agent == "" || *rounds < 1 || *warmups < 0 || !slices.Contains([]string{"all", "baked", "cold"}, *scenario) {
+		return fmt.Errorf("-flowagent names the binary, -rounds is at least 1, -warmups at least 0, -scenario baked, cold or all: %w", command.ErrUsage)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()

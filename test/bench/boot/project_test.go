@@ -10,6 +10,7 @@ import (
 
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/workload"
+	"github.com/flowviz/flowagent/test/bench/command"
 )
 
 // The bench itself takes minutes and a lab; that its project still is one shows here.
@@ -54,8 +55,8 @@ func TestRun_RefusesWhatItCantDo(t *testing.T) {
 		{"-flowagent", "x", "more"},
 		{"-no-such-flag"},
 	} {
-		if err := run(arguments); err == nil || !strings.Contains(err.Error(), errUsage.Error()) {
-			t.Errorf("%q: got %v, want %v", arguments, err, errUsage)
+		if err := run(arguments); err == nil || !strings.Contains(err.Error(), command.ErrUsage.Error()) {
+			t.Errorf("%q: got %v, want %v", arguments, err, command.ErrUsage)
 		}
 	}
 }

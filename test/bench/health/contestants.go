@@ -15,6 +15,7 @@ import (
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/health/probe"
+	"github.com/flowviz/flowagent/test/bench/command"
 )
 
 const (
@@ -41,7 +42,7 @@ func serve(ctx context.Context, contestant string, out io.Writer) error {
 		}
 		server = &http.Server{Handler: ready} // without a limit on anything
 	default:
-		return fmt.Errorf("no contestant is called %q: %w", contestant, errUsage)
+		return fmt.Errorf("no contestant is called %q: %w", contestant, command.ErrUsage)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flowviz/flowagent/test/bench/command"
 	"github.com/flowviz/flowagent/test/bench/process"
 )
 
@@ -124,7 +125,7 @@ func TestResults_ShowMediansAndRatiosTakenWithinRounds(t *testing.T) {
 		"/health, 1 kept connections  requests/s           p50            p99",
 		"  flowagent                  18000 (9000–18000)   50 µs (50–50)  90 µs (90–90)",
 		"/health, 50 kept connections",
-		"flowagent ÷ bare net/http: requests/s 0.90 (0.90–0.90); at least 0.9: within",
+		"flowagent ÷ bare net/http, 50 connections: p50 1.00 (1.00–1.00), requests/s 0.90 (0.90–0.90); at least 0.9: within",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("got\n%s\nwant %q in it", b.String(), want)
@@ -134,8 +135,8 @@ func TestResults_ShowMediansAndRatiosTakenWithinRounds(t *testing.T) {
 
 func TestRun_RefusesWhatItCantDo(t *testing.T) {
 	for _, arguments := range [][]string{{"-rounds", "0"}, {"-duration", "1500ms"}, {"more"}, {"-serve", "nobody"}, {"-no-such-flag"}} {
-		if err := run(arguments); err == nil || !strings.Contains(err.Error(), errUsage.Error()) {
-			t.Errorf("%q: got %v, want %v", arguments, err, errUsage)
+		if err := run(arguments); err == nil || !strings.Contains(err.Error(), command.ErrUsage.Error()) {
+			t.Errorf("%q: got %v, want %v", arguments, err, command.ErrUsage)
 		}
 	}
 }

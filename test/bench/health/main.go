@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -21,24 +20,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flowviz/flowagent/test/bench/command"
 	"github.com/flowviz/flowagent/test/bench/figures"
 )
 
-func main() {
-	err := run(os.Args[1:])
-	switch {
-	case err == nil || errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
-
-// errUsage is wrapped by errors about the command line.
-var errUsage = errors.New("run it with -h for its flags")
+func main() { command.Main(run) }
 
 func run(arguments []string) error {
 	flags := flag.NewFlagSet("health", flag.ContinueOnError)
@@ -46,14 +32,11 @@ func run(arguments []string) error {
 	warmups := flags.Int("warmups", 1, "rounds before them that don't")
 	duration := flags.Duration("duration", 2*time.Second, "how long one load lasts, in whole seconds")
 	contestant := flags.String("serve", "", "be that contestant instead, until SIGTERM: the bench's own use")
-	if err := flags.Parse(arguments); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w", err, errUsage)
+	if err := command.Parse(flags, arguments); err != nil {
+		return err
 	}
-	if *rounds < 1 || *warmups < 0 || *duration < time.Second || *duration%time.Second != 0 || flags.NArg() > 0 {
-		return fmt.Errorf("-rounds is at least 1, -warmups at least 0, -duration whole seconds: %w", errUsage)
+	if *rounds < 1 || *warmups < 0 || *duration < time.Second || *duration%time.Second != 0 {
+		return fmt.Errorf("-rounds is at least 1, -warmups at least 0, -duration whole seconds: %w", command.ErrUsage)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()

@@ -37,18 +37,19 @@ func (r results) print(w io.Writer) error {
 		if err := t.Flush(); err != nil {
 			return err
 		}
-		ratios := r.ratios(connections)
-		fmt.Fprintf(w, "%s ÷ %s: requests/s %s; at least %.1f: %s\n", flowagent, bare,
-			figures.Times(ratios), rateLimit, figures.Verdict(figures.Median(ratios) >= rateLimit))
+		rates := r.ratios(connections, func(l load) float64 { return l.rate })
+		latencies := r.ratios(connections, func(l load) float64 { return float64(l.p50) })
+		fmt.Fprintf(w, "%s ÷ %s, %d connections: p50 %s, requests/s %s; at least %.1f: %s\n", flowagent, bare, connections,
+			figures.Times(latencies), figures.Times(rates), rateLimit, figures.Verdict(figures.Median(rates) >= rateLimit))
 	}
 	return nil
 }
 
-// ratios compare the requests a second in each round, whose contestants had the same neighbours.
-func (r results) ratios(connections int) []float64 {
+// ratios compare one figure in each round, whose contestants had the same neighbours.
+func (r results) ratios(connections int, of func(load) float64) []float64 {
 	var ratios []float64
 	for _, took := range r {
-		ratios = append(ratios, took[flowagent][connections].rate/took[bare][connections].rate)
+		ratios = append(ratios, of(took[flowagent][connections])/of(took[bare][connections]))
 	}
 	return ratios
 }

@@ -16,8 +16,8 @@ const (
 	residentLimit = 25 * megabyte
 	shareLimit    = 0.002 // of one core
 	binaryLimit   = 30 * megabyte
-	// slices is in how many parts a window is looked at: enough to see a burst, and each several probes long.
-	slices = 6
+	// parts is in how many parts a window is looked at: enough to see a burst, and each several probes long.
+	parts = 6
 )
 
 // cost is what the agent used in a window.
@@ -57,7 +57,7 @@ func (c cost) print(w io.Writer, binary int64) error {
 		fmt.Fprintf(t, "  %s\t%s\n", name, figures.Spread("%.1f", "MB", values))
 		return values
 	}
-	fmt.Fprintf(t, "flowagent, idle\tmedian (min–max) of %d looks\n", slices)
+	fmt.Fprintf(t, "flowagent, idle\tmedian (min–max) of %d looks\n", parts)
 	for _, resident := range line("resident", func(m memory) int64 { return m.resident }) {
 		most = max(most, resident)
 	}

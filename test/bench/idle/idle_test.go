@@ -12,6 +12,7 @@ import (
 
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/workload"
+	"github.com/flowviz/flowagent/test/bench/command"
 )
 
 // The bench itself takes minutes and a lab; that its node still is one shows here.
@@ -103,8 +104,8 @@ func TestUsage_OfThisProcess(t *testing.T) {
 
 func TestRun_RefusesWhatItCantDo(t *testing.T) {
 	for _, arguments := range [][]string{nil, {"-flowagent", "x", "-window", "1s"}, {"-flowagent", "x", "more"}, {"-no-such-flag"}} {
-		if err := run(arguments); err == nil || !strings.Contains(err.Error(), errUsage.Error()) {
-			t.Errorf("%q: got %v, want %v", arguments, err, errUsage)
+		if err := run(arguments); err == nil || !strings.Contains(err.Error(), command.ErrUsage.Error()) {
+			t.Errorf("%q: got %v, want %v", arguments, err, command.ErrUsage)
 		}
 	}
 }

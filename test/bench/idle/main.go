@@ -10,7 +10,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -19,41 +18,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/flowviz/flowagent/test/bench/command"
 	"github.com/flowviz/flowagent/test/bench/figures"
 )
 
-func main() {
-	err := run(os.Args[1:])
-	switch {
-	case err == nil || errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
+func main() { command.Main(run) }
 
-// errUsage is wrapped by errors about the command line.
-var errUsage = errors.New("run it with -h for its flags")
+// shortestWindow leaves each part of a window a second.
+const shortestWindow = parts * time.Second
 
-// shortestWindow is where the bounds' 0.2 % of a core are ten milliseconds, and a slice of the window is still a second.
-const shortestWindow = slices * time.Second
-
-func run(arguments []string) (err error) {
+func run(arguments []string) error {
 	flags := flag.NewFlagSet("idle", flag.ContinueOnError)
 	settle := flags.Duration("settle", time.Minute, "how long the node is ready before it is measured")
 	window := flags.Duration("window", time.Minute, "how long it is measured; the promise is about a minute or more")
 	agent := flags.String("flowagent", "", "the agent's stripped binary, as `make build` makes it")
-	if err := flags.Parse(arguments); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w", err, errUsage)
+	if err := command.Parse(flags, arguments); err != nil {
+		return err
 	}
-	if *agent == "" || *settle < 0 || *window < shortestWindow || flags.NArg() > 0 {
-		return fmt.Errorf("-flowagent names the binary, -settle is at least 0, -window at least %v: %w", shortestWindow, errUsage)
+	if *agent == "" || *settle < 0 || *window < shortestWindow {
+		return fmt.Errorf("-flowagent names the binary, -settle is at least 0, -window at least %v: %w", shortestWindow, command.ErrUsage)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()

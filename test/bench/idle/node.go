@@ -148,10 +148,10 @@ func (n *node) measure(ctx context.Context, settle, window time.Duration) (cost,
 	if err := n.rest(ctx, settle); err != nil {
 		return cost{}, err
 	}
-	samples := make([]sample, 0, slices+1)
-	for i := range slices + 1 {
+	samples := make([]sample, 0, parts+1)
+	for i := range parts + 1 {
 		if i > 0 {
-			if err := n.rest(ctx, window/slices); err != nil {
+			if err := n.rest(ctx, window/parts); err != nil {
 				return cost{}, err
 			}
 		}
