@@ -26,7 +26,9 @@ const heapGrowth = 50
 // and is called once, when the start is over. An error says that pages of the program could not be given back, which
 // costs memory and nothing else.
 func Shrink() error {
-	debug.SetGCPercent(heapGrowth)
+	if os.Getenv("GOGC") == "" { // else somebody knows better
+		debug.SetGCPercent(heapGrowth)
+	}
 	debug.FreeOSMemory()
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
