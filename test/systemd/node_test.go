@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -208,10 +207,4 @@ func (n *node) said() string {
 func (n *node) mode(path string) string {
 	n.t.Helper()
 	return strings.TrimSpace(n.Run(n.t, "stat", "--dereference", "--format=%a %u:%g", path))
-}
-
-// exists tells whether a path is there, without following a link.
-func (n *node) exists(path string) bool {
-	_, err := os.Lstat(n.Path(path))
-	return err == nil
 }
