@@ -27,6 +27,9 @@ Exit code 0 when the node is ready, 1 when it is not, 3 when no agent answers.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := control.NewClient(g.socketPath())
+			if watch && wait > 0 {
+				return usageError(errors.New("--watch and --wait can't be combined: a watch waits by itself"))
+			}
 			if watch {
 				return newWatcher(cmd.OutOrStdout(), client, g.output == "json").run(cmd.Context())
 			}
@@ -50,7 +53,6 @@ Exit code 0 when the node is ready, 1 when it is not, 3 when no agent answers.`,
 	}
 	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long for the node to become ready, or to fail for good")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "keep showing it until interrupted: the whole on a terminal, else a line (with --output json, a document) for each change of the state")
-	cmd.MarkFlagsMutuallyExclusive("wait", "watch")
 	return cmd
 }
 
