@@ -32,6 +32,7 @@ type Snapshot struct {
 type Endpoint struct {
 	current atomic.Pointer[answers]
 	pages   map[string]http.Handler
+	changed chan struct{} // holds one when State or Detail changed since somebody looked
 
 	mu     sync.Mutex // guards what the answers are made from
 	now    situation
@@ -41,7 +42,7 @@ type Endpoint struct {
 
 // NewEndpoint starts in the state Starting, without checks.
 func NewEndpoint() *Endpoint {
-	e := &Endpoint{pages: map[string]http.Handler{}, since: time.Now()}
+	e := &Endpoint{pages: map[string]http.Handler{}, changed: make(chan struct{}, 1), since: time.Now()}
 	e.now.admitted = true // a node without checks waits for none
 	e.Set(Starting, "starting")
 	return e
@@ -62,6 +63,9 @@ func (e *Endpoint) Own() State {
 
 // Snapshot returns what is being served.
 func (e *Endpoint) Snapshot() Snapshot { return e.current.Load().snapshot }
+
+// Changed yields once after the state or its detail changed, however often. It is for one reader.
+func (e *Endpoint) Changed() <-chan struct{} { return e.changed }
 
 // Set says what the agent knows of itself; from the next request on that is answered, or, in the state Ready, what the
 // checks make of it. Detail is shown to whoever may reach the port: it says what the node waits for, and never a secret.
@@ -89,8 +93,15 @@ func (e *Endpoint) answer() {
 	if v.state != e.latest.state {
 		e.since = time.Now()
 	}
+	news := v.state != e.latest.state || v.detail != e.latest.detail
 	e.latest = v
 	e.current.Store(render(e.now, Snapshot{State: v.state, Status: v.status, Detail: v.detail, Since: e.since, Checks: e.now.checks}))
+	if news {
+		select {
+		case e.changed <- struct{}{}:
+		default: // nobody looked since the last one
+		}
+	}
 }
 
 var (

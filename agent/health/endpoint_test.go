@@ -177,3 +177,17 @@ func TestEndpoint_AnAnswerFromTheSnapshotAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestEndpoint_TellsOnceOfWhatChanged(t *testing.T) {
+	e := NewEndpoint()
+	<-e.Changed() // that it starts
+	e.Set(Starting, "images")
+	e.Set(Starting, "workload")
+	<-e.Changed()
+	e.Set(Starting, "workload")
+	select {
+	case <-e.Changed():
+		t.Error("told again, and nothing changed")
+	default:
+	}
+}

@@ -17,8 +17,10 @@ const (
 	// grace is how long a probe may take to notice that its time is up. One that honours its context needs
 	// milliseconds; a second tells it from a machine that is busy.
 	grace = time.Second
-	// sweep is how often silent checks are looked for. The shortest silence that counts is longer.
-	sweep = time.Second
+	// Silent checks are looked for a few times within the shortest silence that counts, but not more often than minSweep.
+	// Nor less often than maxSweep: a watchdog is fed from it.
+	minSweep = time.Second
+	maxSweep = 5 * time.Second
 	// Findings that come right after others are shown together with them: with a thousand checks, showing each at once
 	// would be most of the agent's work. What may change the node's answer waits for at most burst, the rest for settle.
 	burst  = 20 * time.Millisecond
@@ -105,14 +107,14 @@ func (m *Monitor) Run(ctx context.Context) {
 	now := time.Now()
 	m.progress = now
 	m.begin(m.runners, now)
+	sweep := time.NewTimer(m.sweepInterval())
 	m.mu.Unlock()
 
-	tick := time.NewTicker(sweep)
-	defer tick.Stop()
+	defer sweep.Stop()
 	for {
 		select {
-		case <-tick.C:
-			m.sweep()
+		case <-sweep.C:
+			sweep.Reset(m.sweep())
 		case <-ctx.Done():
 			m.end()
 			return
@@ -159,12 +161,12 @@ func (m *Monitor) Checks() []CheckStatus {
 	return m.statuses()
 }
 
-// Progress is when the monitor last looked after its checks, which it does every second. A watchdog that is fed from it
+// Alive tells whether the monitor looks after its checks, which it does every few seconds. A watchdog that is fed from it
 // bites when the agent hangs, and not when a database does.
-func (m *Monitor) Progress() time.Time {
+func (m *Monitor) Alive() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.progress
+	return time.Since(m.progress) <= 2*m.sweepInterval()
 }
 
 // Delays tells how late probes started.
@@ -289,8 +291,17 @@ func (m *Monitor) abandon(r *runner, started time.Time) {
 	m.noticed(r, before)
 }
 
-// sweep brings silent checks down.
-func (m *Monitor) sweep() {
+// sweepInterval is how long to wait before silent checks are looked for again.
+func (m *Monitor) sweepInterval() time.Duration {
+	interval := maxSweep
+	for _, r := range m.runners {
+		interval = min(interval, r.track.staleAfter/4)
+	}
+	return max(interval, minSweep)
+}
+
+// sweep brings silent checks down, and returns when to do so again.
+func (m *Monitor) sweep() (next time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
@@ -300,6 +311,7 @@ func (m *Monitor) sweep() {
 		}
 	}
 	m.progress = now
+	return m.sweepInterval()
 }
 
 // noticed publishes what a check found: at once, or soon where there was another finding just now.

@@ -34,6 +34,9 @@ func NewNotifier(log *slog.Logger) *Notifier {
 	return n
 }
 
+// Present tells whether there is anybody to tell.
+func (n *Notifier) Present() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
 // Watchdog is the silence (WatchdogSec=) after which systemd kills the service; zero for no watchdog.
 func (n *Notifier) Watchdog() time.Duration { return n.watchdog }
 
