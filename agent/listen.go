@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -90,7 +91,7 @@ func covers(address, configured string) bool {
 }
 
 // lastAnswers is how long clients that are connected may take to ask and be answered when the agent ends: microseconds, but
-// for a machine that is busy.
+// for a machine that is waiting.
 const lastAnswers = 2 * time.Second
 
 // serve runs server on the listeners until ctx ends.
@@ -98,8 +99,8 @@ const lastAnswers = 2 * time.Second
 // Then it answers whoever is connected to the end, because to a load balancer a connection that breaks is a failure.
 // [http.Server.Shutdown] would not: what it reads once it began it drops.
 func serve(ctx context.Context, group *errgroup.Group, server *http.Server, listeners ...net.Listener) {
-	busy := &busyConnections{next: server.ConnState, conns: map[net.Conn]bool{}}
-	server.ConnState = busy.connState
+	waiting := &unanswered{next: server.ConnState, conns: map[net.Conn]bool{}}
+	server.ConnState = waiting.connState
 	var accepting sync.WaitGroup
 	for _, listener := range listeners {
 		accepting.Add(1)
@@ -118,46 +119,47 @@ func serve(ctx context.Context, group *errgroup.Group, server *http.Server, list
 		}
 		server.SetKeepAlivesEnabled(false)
 		accepting.Wait() // the last one that was accepted counts, too
-		busy.wait(lastAnswers)
+		waiting.wait(lastAnswers)
 		_ = server.Close() // what is open now is nobody's who asked
 		return nil
 	})
 }
 
-// busyConnections are those of a server that asked, or are about to.
-type busyConnections struct {
-	next func(net.Conn, http.ConnState) // the server's own hook; may be nil
+// unanswered are the connections of a server that had no answer yet: somebody is asking, or about to. A connection that is
+// kept after its first answer isn't among them: whoever keeps one knows that it may be closed between two requests.
+type unanswered struct {
+	next  func(net.Conn, http.ConnState) // the server's own hook; may be nil
+	count atomic.Int64                   // of conns, for the hook, which is called twice a request
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 }
 
-func (b *busyConnections) connState(conn net.Conn, state http.ConnState) {
-	b.mu.Lock()
-	if state == http.StateNew || state == http.StateActive {
-		b.conns[conn] = true
-	} else {
-		delete(b.conns, conn)
+func (u *unanswered) connState(conn net.Conn, state http.ConnState) {
+	switch {
+	case state == http.StateNew:
+		u.mu.Lock()
+		u.conns[conn] = true
+		u.count.Store(int64(len(u.conns)))
+		u.mu.Unlock()
+	case state != http.StateActive && u.count.Load() > 0:
+		u.mu.Lock()
+		delete(u.conns, conn)
+		u.count.Store(int64(len(u.conns)))
+		u.mu.Unlock()
 	}
-	b.mu.Unlock()
-	if b.next != nil {
-		b.next(conn, state)
+	if u.next != nil {
+		u.next(conn, state)
 	}
 }
 
 // wait returns when there is none, or after limit.
-func (b *busyConnections) wait(limit time.Duration) {
+func (u *unanswered) wait(limit time.Duration) {
 	end := time.NewTimer(limit)
 	defer end.Stop()
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
-	for {
-		b.mu.Lock()
-		left := len(b.conns)
-		b.mu.Unlock()
-		if left == 0 {
-			return
-		}
+	for u.count.Load() > 0 {
 		select {
 		case <-tick.C:
 		case <-end.C:
