@@ -171,8 +171,11 @@ func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context
 	case !stopped:
 		a.writeRecord(ctx, err)
 		return err
-	case a.opts.DrainOnStop && a.parts().store != nil: // before there are secrets, nothing was started either
+	case a.parts().store == nil: // before there are secrets, nothing was started either
+	case a.opts.DrainOnStop:
 		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the agent was asked to stop"})
+	case a.supervisor.notifier.MachineStops(context.WithoutCancel(ctx)):
+		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the machine shuts down"})
 	}
 	a.log.InfoContext(ctx, "agent stopped; the workload is left as it is")
 	return nil

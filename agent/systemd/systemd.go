@@ -2,10 +2,12 @@
 // sockets that systemd holds for it while it is being replaced.
 //
 // What enters is the environment that systemd gave the process; what leaves are datagrams (sd_notify(3)), the agent's own
-// port among them, and listeners (sd_listen_fds(3)). Outside systemd every call does nothing. It never asks systemd for anything and never waits for it.
+// port among them, and listeners (sd_listen_fds(3)). Outside systemd every call does nothing. It asks systemd one thing
+// only, whether the machine is going down, and changes nothing there.
 package systemd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/dbus"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,6 +77,36 @@ func oneLine(text string) string {
 		first += " …"
 	}
 	return first
+}
+
+// askLimit is how long systemd may take to say what it is at: milliseconds, but for a machine that is going down.
+const askLimit = 2 * time.Second
+
+// MachineStops tells whether systemd is shutting the machine down: to power off, reboot, halt or kexec. It is asked when
+// the service is told to stop, which a restart of the service does as well. A systemd that doesn't say is taken not to be
+// shutting down; outside systemd nobody is asked.
+func (n *Notifier) MachineStops(ctx context.Context) bool {
+	if !n.Present() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	// Directly, as root may: the bus goes down with the rest of the machine.
+	manager, err := dbus.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		manager, err = dbus.NewSystemConnectionContext(ctx)
+	}
+	if err != nil {
+		n.log.WarnContext(ctx, "systemd doesn't say whether the machine shuts down: taken for a restart of the agent alone", "error", err)
+		return false
+	}
+	defer manager.Close()
+	state, err := manager.SystemStateContext(ctx)
+	if err != nil {
+		n.log.WarnContext(ctx, "systemd doesn't say whether the machine shuts down: taken for a restart of the agent alone", "error", err)
+		return false
+	}
+	return state.Value.Value() == "stopping" // of those in org.freedesktop.systemd1(5)
 }
 
 // storedName is what an agent's own port is called in systemd's store of file descriptors.

@@ -303,3 +303,32 @@ func TestABootThatTakesLongIsWaitedForAndOneThatFailsIsTriedAgain(t *testing.T) 
 	n.write("compose.yaml", compose)
 	n.awaitReady()
 }
+
+func TestAShutdownOfTheMachineDrainsTheNode(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	// Longer than systemd would wait for an agent that doesn't ask for more time.
+	n.dropIn("[Service]\nTimeoutStopSec=2\n")
+	n.write("config.d/50-drain.yaml", "drain: {deregisterDelay: 4s}\n")
+	n.systemctl("enable", "--now", service)
+	n.awaitReady()
+	before := n.web()
+	n.systemctl("restart", service) // which is told to stop just the same
+	n.awaitReady()
+	n.checkUntouched(before, "a restart")
+
+	n.PowerOff(t)
+	n.PowerOn(t)
+	n.AwaitBooted(t)
+	var told []string
+	for _, entry := range n.Journal(t, service, "--boot=-1") {
+		told = append(told, entry["FLOWAGENT_EVENT"])
+	}
+	log := strings.Join(told, "\n")
+	for _, want := range []string{"drain started", "container stopped", "drain done"} {
+		if strings.Count(log, want+"\n") != 1 {
+			t.Errorf("the events of the boot before don't have %q once:\n%s", want, log)
+		}
+	}
+	n.awaitReady() // a node that was drained by a shutdown serves again after it
+}
