@@ -71,18 +71,17 @@ type Agent struct {
 	// mu guards what the stages produce and Status shows.
 	mu          sync.Mutex
 	produced    parts
-	stages      []string  // those of the boot that are under way
-	up          bool      // the workload came up
-	readyAt     time.Time // when /health first said so; zero for not yet
-	undelivered error     // what the last delivery of secrets failed with
-	drainage    metrics.Drain
+	stages      []string            // those of the boot that are under way
+	up          bool                // the workload came up
+	readyAt     time.Time           // when /health first said so; zero for not yet
+	undelivered error               // what the last delivery of secrets failed with
+	draining    *drain.Drain        // the last one; nil for none yet
 	unapplied   []string            // what the last reload left for a restart
 	recovered   map[string]recovery // what became of services that had to be brought back
 
 	// changing is held while containers or secrets are changed after the boot.
 	changing  sync.Mutex
 	unsettled []string // services whose recreation failed and that have not been ready since
-	drained   bool     // the last drain ended without a failure
 
 	reloading sync.Mutex // held during a reload
 
@@ -108,7 +107,7 @@ func Run(ctx context.Context, o Options) error {
 		Delays:  a.delays,
 		Boot:    a.bootMetrics,
 		Secrets: a.secretsStatus,
-		Drain:   a.drainMetrics,
+		Drain:   a.drainStatus,
 
 		Recoveries: a.recoveries,
 	})
@@ -173,9 +172,9 @@ func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context
 		return err
 	case a.parts().store == nil: // before there are secrets, nothing was started either
 	case a.opts.DrainOnStop:
-		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the agent was asked to stop"})
+		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the agent was asked to stop", Trigger: "stop"})
 	case a.supervisor.notifier.MachineStops(context.WithoutCancel(ctx)):
-		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the machine shuts down"})
+		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the machine shuts down", Trigger: "shutdown"})
 	}
 	a.log.InfoContext(ctx, "agent stopped; the workload is left as it is")
 	return nil

@@ -5,6 +5,7 @@ import (
 
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/health/metrics"
+	"github.com/flowviz/flowagent/agent/report"
 	"github.com/flowviz/flowagent/agent/secret"
 )
 
@@ -29,16 +30,15 @@ func (a *Agent) bootMetrics() metrics.Boot {
 	return metrics.Boot{Started: a.started, Ready: a.readyAt, Stages: a.recorder.Stages(), Images: a.produced.images}
 }
 
-func (a *Agent) drainMetrics() metrics.Drain {
+func (a *Agent) drainStatus() *report.Drain {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.drainage
-}
-
-func (a *Agent) setDrain(d metrics.Drain) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.drainage = d
+	d := a.draining
+	a.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	status := d.Status()
+	return &status
 }
 
 // countRefresh counts one refresh of the secrets by how it ended.

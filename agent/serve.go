@@ -11,9 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/health"
-	"github.com/flowviz/flowagent/agent/health/metrics"
 	"github.com/flowviz/flowagent/agent/image"
 	"github.com/flowviz/flowagent/agent/report"
 	"github.com/flowviz/flowagent/agent/workload"
@@ -189,7 +187,7 @@ func (a *Agent) Status(ctx context.Context) report.Status {
 	}
 	status.Problems = append(status.Problems, a.givenUp()...)
 	a.mu.Unlock()
-	status.Secrets = a.secretsStatus()
+	status.Secrets, status.Drain = a.secretsStatus(), a.drainStatus()
 	if p.runner != nil {
 		state, err := p.runner.State(ctx)
 		if err != nil {
@@ -209,45 +207,6 @@ func (a *Agent) RefreshSecrets(ctx context.Context) ([]string, error) {
 	a.countRefresh(changed)
 	// A caller that left must not leave a service half-way between two secrets.
 	return changed, errors.Join(err, a.deliver(context.WithoutCancel(ctx)))
-}
-
-// Drain implements [control.Agent].
-func (a *Agent) Drain(ctx context.Context, request drain.Request) error {
-	if !a.isUp() {
-		return errBooting
-	}
-	return a.drainNode(context.WithoutCancel(ctx), request)
-}
-
-func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
-	a.leave()
-	a.endpoint.Set(health.Draining, request.Reason)
-	a.changing.Lock()
-	defer a.changing.Unlock()
-	if a.drained {
-		return nil
-	}
-	// Once more: a recreation that ended in the meantime may have said ready.
-	a.endpoint.Set(health.Draining, request.Reason)
-	a.forgetAdmission(ctx)
-	p := a.parts()
-	d := drain.Drain{
-		Config:   p.config.Drain,
-		Workload: p.runner,
-		Secrets:  p.store,
-		Log:      a.log,
-	}
-	progress := metrics.Drain{Started: time.Now()}
-	a.setDrain(progress)
-	err := d.Run(ctx, request)
-	progress.Ended, progress.Failed = time.Now(), err != nil
-	a.setDrain(progress)
-	if err != nil {
-		return err
-	}
-	a.drained = true
-	a.endpoint.Set(health.Draining, "drained: "+request.Reason)
-	return nil
 }
 
 func (a *Agent) isUp() bool {

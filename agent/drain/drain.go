@@ -1,8 +1,8 @@
-// Package drain lets a node go of its work: it gives the edge time to notice that /health turned 503, stops the services
-// in order and wipes the secrets.
+// Package drain lets a node go of its work, in steps that share a budget.
 //
-// What enters is the order and the budget from the configuration, after the node has announced that it leaves; what leaves is a node without work and without
-// secrets, and the errors of the steps that failed. A failed step never keeps the next one from running.
+// What enters are the steps and a deadline, after the node has announced that it leaves; what leaves is a node without
+// work and without secrets, and the errors of the steps that failed. A failed or late step never keeps the next one from
+// running, and a deadline only ever comes nearer.
 package drain
 
 import (
@@ -10,73 +10,176 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/flowviz/flowagent/agent/config"
+	"github.com/flowviz/flowagent/agent/report"
 )
-
-// Workload is what has to stop.
-type Workload interface {
-	// Stop ends the services named in order first and then the rest, all within budget.
-	Stop(ctx context.Context, order []string, budget time.Duration) error
-}
-
-// Secrets is what has to be gone afterwards.
-type Secrets interface {
-	// Wipe removes every secret from the node; doing it twice is harmless.
-	Wipe() error
-}
 
 // Request is one wish to drain.
 type Request struct {
 	// Reason is free text for events and status.
 	Reason string `json:"reason"`
+	// Trigger says who wishes it: operator, shutdown, stop, terminate, spot, rebalance or maintenance; empty for operator.
+	Trigger string `json:"trigger,omitempty"`
 	// Budget replaces the configured one; zero keeps it.
 	Budget config.Duration `json:"budget,omitempty"`
+	// Until is when the node is gone whatever is done, such as a spot instance; zero for unknown.
+	Until time.Time `json:"until,omitzero"`
 }
 
-// Drain is a drain ready to run.
+// Step is one part of a drain.
+type Step struct {
+	// Name is a word for events, status and metrics: balancer, requests, services, hooks, secrets, lifecycle.
+	Name string
+	// Weight is the step's part of what is left of the budget, beside the weights of those after it. 0 is a step that takes
+	// no time to speak of: it may have all.
+	Weight int
+	// Limit is the longest that the step may take, whatever is left; 0 for no limit.
+	Limit time.Duration
+	// Always says that the step has a context of its own, which the end of the budget doesn't cancel: the node must not be
+	// left with its secrets, or its group waiting for an answer. Such a step bounds itself.
+	Always bool
+	// Run does it. Its context ends when its share of the budget does.
+	Run func(ctx context.Context) error
+}
+
+// Drain is one drain, from the moment that somebody wishes it.
 type Drain struct {
-	Config   config.Drain
-	Workload Workload
-	Secrets  Secrets
-	Log      *slog.Logger
+	log      *slog.Logger
+	recorder *report.Recorder
+
+	mu       sync.Mutex
+	request  Request
+	started  time.Time
+	deadline time.Time
+	timer    *time.Timer // ends the budget
+	note     string      // what the step under way waits for
+	ended    time.Time
+	failed   error
+	spent    chan struct{} // closed when the budget is
 }
 
-// Run goes through the steps and returns what failed in them, joined. When ctx ends early the waits end with it, but
-// services are still told to stop and secrets are still wiped.
-func (d *Drain) Run(ctx context.Context, request Request) error {
-	budget := time.Duration(d.Config.Budget)
-	if request.Budget > 0 {
-		budget = time.Duration(request.Budget)
+// New begins to count the budget of a drain.
+func New(log *slog.Logger, request Request, budget time.Duration) *Drain {
+	now := time.Now()
+	d := &Drain{log: log, recorder: report.NewRecorder(log), request: request, started: now, deadline: now.Add(budget), spent: make(chan struct{})}
+	d.timer = time.AfterFunc(budget, func() { close(d.spent) })
+	if !request.Until.IsZero() {
+		d.Hasten(request)
 	}
-	deadline := time.Now().Add(budget)
-	d.Log.InfoContext(ctx, "drain started", "reason", request.Reason, "budget", budget)
+	return d
+}
 
-	delay := min(time.Duration(d.Config.DeregisterDelay), budget/2) // half at most: stopping needs the rest
-	if delay > 0 {
-		d.Log.InfoContext(ctx, "drain waits for the edge to notice", "delay", delay)
-		select {
-		case <-ctx.Done():
-		case <-time.After(delay):
+// Hasten takes one more wish into account while the drain runs: the earliest deadline holds.
+func (d *Drain) Hasten(request Request) {
+	until := request.Until
+	if request.Budget > 0 {
+		if byBudget := time.Now().Add(time.Duration(request.Budget)); until.IsZero() || byBudget.Before(until) {
+			until = byBudget
 		}
 	}
-
-	// Stopping must go on although the agent itself is being stopped; its own deadline bounds it.
-	stopCtx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
-	defer cancel()
-	var failed []error
-	if err := d.Workload.Stop(stopCtx, d.Config.Order, time.Until(deadline)); err != nil {
-		failed = append(failed, fmt.Errorf("stop the services: %w", err))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if until.IsZero() || !until.Before(d.deadline) || !d.ended.IsZero() {
+		return
 	}
-	if err := d.Secrets.Wipe(); err != nil {
-		failed = append(failed, fmt.Errorf("wipe the secrets: %w", err))
+	d.deadline = until
+	if d.timer.Stop() {
+		d.timer.Reset(max(time.Until(until), 0))
+	}
+	d.log.Info("drain has less time", "reason", request.Reason, "deadline", until.UTC().Format(time.RFC3339))
+}
+
+// Deadline is when the budget ends.
+func (d *Drain) Deadline() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.deadline
+}
+
+// Note says what the step under way waits for, such as requests that are still answered.
+func (d *Drain) Note(text string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.note = text
+}
+
+// Run goes through the steps and returns what failed in them, joined. It is called once.
+func (d *Drain) Run(ctx context.Context, steps []Step) error {
+	d.log.InfoContext(ctx, "drain started", "reason", d.request.Reason, "trigger", d.request.Trigger, "budget", time.Until(d.Deadline()).Round(time.Millisecond))
+	budget, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-d.spent:
+			cancel()
+		case <-budget.Done():
+		}
+	}()
+	var failed []error
+	for i, step := range steps {
+		d.Note("")
+		if err := d.step(ctx, budget, step, steps[i:]); err != nil {
+			failed = append(failed, err)
+		}
 	}
 	err := errors.Join(failed...)
+	d.mu.Lock()
+	d.timer.Stop()
+	d.ended, d.failed, d.note = time.Now(), err, ""
+	elapsed := d.ended.Sub(d.started).Round(time.Millisecond)
+	d.mu.Unlock()
 	if err != nil {
-		d.Log.ErrorContext(ctx, "drain ended with failures", "reason", request.Reason, "error", err)
+		d.log.ErrorContext(ctx, "drain ended with failures", "reason", d.request.Reason, "elapsed", elapsed, "error", err)
 		return err
 	}
-	d.Log.InfoContext(ctx, "drain done", "reason", request.Reason, "elapsed", (budget - time.Until(deadline)).Round(time.Millisecond))
+	d.log.InfoContext(ctx, "drain done", "reason", d.request.Reason, "elapsed", elapsed)
 	return nil
+}
+
+func (d *Drain) step(parent, budget context.Context, step Step, rest []Step) error {
+	err := d.recorder.Do(parent, "drain."+step.Name, func(ctx context.Context, _ *report.Span) error {
+		if step.Always {
+			return step.Run(context.WithoutCancel(ctx))
+		}
+		ctx, cancel := context.WithDeadline(budget, time.Now().Add(share(time.Until(d.Deadline()), step, rest)))
+		defer cancel()
+		return step.Run(ctx)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", step.Name, err)
+	}
+	return nil
+}
+
+// share is what the first of the steps may take of what is left.
+func share(left time.Duration, step Step, rest []Step) time.Duration {
+	total := 0
+	for _, s := range rest {
+		total += s.Weight
+	}
+	if step.Weight > 0 && total > step.Weight {
+		left = time.Duration(float64(left) * float64(step.Weight) / float64(total))
+	}
+	if step.Limit > 0 {
+		left = min(left, step.Limit)
+	}
+	return left
+}
+
+// Status is how far the drain is.
+func (d *Drain) Status() report.Drain {
+	stages := d.recorder.Stages()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	status := report.Drain{
+		Reason: d.request.Reason, Trigger: d.request.Trigger, Started: d.started, Deadline: d.deadline, Ended: d.ended,
+		Waiting: d.note, Steps: stages,
+	}
+	if d.failed != nil {
+		status.Error = d.failed.Error()
+	}
+	return status
 }

@@ -1,6 +1,7 @@
 package drain
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,98 +14,162 @@ import (
 	"github.com/flowviz/flowagent/agent/config"
 )
 
-// journal records the steps in the order in which they happened; each may be told to fail.
-type journal struct {
-	steps   []string
-	stopErr error
-	wipeErr error
-	order   []string
-	budget  time.Duration
-	at      time.Time
+// ran is one step as it was run.
+type ran struct {
+	name string
+	at   time.Duration // since the drain began
+	left time.Duration // of its own context; 0 for no limit
 }
 
-func (j *journal) Stop(ctx context.Context, order []string, budget time.Duration) error {
-	j.steps = append(j.steps, "stop")
-	j.order, j.budget, j.at = order, budget, time.Now()
-	if err := ctx.Err(); err != nil {
-		return err
+// account writes down each step that it makes.
+type account struct {
+	began time.Time
+	steps []ran
+}
+
+// step takes so long, or until its context ends.
+func (a *account) step(name string, weight int, takes time.Duration, err error) Step {
+	return Step{Name: name, Weight: weight, Run: func(ctx context.Context) error {
+		r := ran{name: name, at: time.Since(a.began)}
+		if deadline, limited := ctx.Deadline(); limited {
+			r.left = time.Until(deadline)
+		}
+		a.steps = append(a.steps, r)
+		select {
+		case <-time.After(takes):
+			return err
+		case <-ctx.Done():
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}}
+}
+
+func (a *account) names() []string {
+	var names []string
+	for _, s := range a.steps {
+		names = append(names, s.name)
 	}
-	return j.stopErr
+	return names
 }
 
-func (j *journal) Wipe() error {
-	j.steps = append(j.steps, "wipe")
-	return j.wipeErr
-}
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-func (j *journal) drain(cfg config.Drain) *Drain {
-	return &Drain{Config: cfg, Workload: j, Secrets: j, Log: slog.New(slog.DiscardHandler)}
-}
-
-var everyStep = []string{"stop", "wipe"}
-
-func TestDrain_WaitsForTheEdgeThenStopsThenWipes(t *testing.T) {
+func TestDrain_SharesWhatIsLeftByWeight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := &journal{}
-		start := time.Now()
-		err := j.drain(config.Drain{
-			Budget:          config.Duration(time.Minute),
-			DeregisterDelay: config.Duration(10 * time.Second),
-			Order:           []string{"worker", "api"},
-		}).Run(t.Context(), Request{Reason: "test"})
-		if err != nil {
-			t.Fatal(err)
+		a := &account{began: time.Now()}
+		d := New(quiet(), Request{Reason: "test"}, 100*time.Second)
+		limited := a.step("edge", 1, time.Hour, nil)
+		limited.Limit = 10 * time.Second
+		err := d.Run(t.Context(), []Step{limited, a.step("requests", 1, 5*time.Second, nil), a.step("services", 2, time.Hour, nil), a.step("hooks", 1, time.Second, nil), a.step("secrets", 0, 0, nil)})
+		want := []ran{
+			{"edge", 0, 10 * time.Second}, // its own limit is below its fifth
+			{"requests", 10 * time.Second, 90 * time.Second / 4},
+			{"services", 15 * time.Second, 85 * time.Second * 2 / 3}, // what the one before left is shared anew
 		}
-		if !slices.Equal(j.steps, everyStep) {
-			t.Errorf("steps: got %v, want %v", j.steps, everyStep)
+		want = append(want, ran{"hooks", want[2].at + want[2].left, 0})
+		want[3].left = 100*time.Second - want[3].at
+		want = append(want, ran{"secrets", want[3].at + time.Second, want[3].left - time.Second})
+		for i, got := range a.steps {
+			if got.name != want[i].name || (got.at-want[i].at).Abs() > time.Millisecond || (got.left-want[i].left).Abs() > time.Millisecond {
+				t.Errorf("step %d: got %+v, want %+v", i, got, want[i])
+			}
 		}
-		if got, want := j.at.Sub(start), 10*time.Second; got != want {
-			t.Errorf("services stopped after %v, want %v", got, want)
+		if len(a.steps) != len(want) {
+			t.Errorf("got %d steps, want %d", len(a.steps), len(want))
 		}
-		if got, want := j.budget, 50*time.Second; got != want {
-			t.Errorf("budget left for stopping: got %v, want %v", got, want)
-		}
-		if want := []string{"worker", "api"}; !slices.Equal(j.order, want) {
-			t.Errorf("order: got %v, want %v", j.order, want)
+		for _, text := range []string{"edge: context deadline exceeded", "services: context deadline exceeded"} {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("got %v, want %q in it", err, text)
+			}
 		}
 	})
 }
 
-func TestDrain_WaitsForTheEdgeAtMostHalfOfTheBudget(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		j := &journal{}
-		cfg := config.Drain{Budget: config.Duration(time.Hour), DeregisterDelay: config.Duration(time.Minute)}
-		if err := j.drain(cfg).Run(t.Context(), Request{Budget: config.Duration(20 * time.Second)}); err != nil {
-			t.Fatal(err)
-		}
-		if got, want := j.budget, 10*time.Second; got != want {
-			t.Errorf("budget left for stopping: got %v, want %v", got, want)
-		}
-	})
-}
-
-func TestDrain_AFailedStepDoesNotStopTheNextAndIsReported(t *testing.T) {
-	j := &journal{stopErr: errors.New("worker would not stop"), wipeErr: errors.New("mount is busy")}
-	err := j.drain(config.Drain{Budget: config.Duration(time.Minute)}).Run(t.Context(), Request{})
-	if !slices.Equal(j.steps, everyStep) {
-		t.Errorf("steps: got %v, want %v", j.steps, everyStep)
+func TestDrain_AFailedStepKeepsNoOtherFromRunning(t *testing.T) {
+	a := &account{began: time.Now()}
+	var log bytes.Buffer
+	d := New(slog.New(slog.NewTextHandler(&log, nil)), Request{Reason: "spot notice", Trigger: "spot"}, time.Minute)
+	err := d.Run(t.Context(), []Step{a.step("services", 1, 0, errors.New("worker would not stop")), a.step("secrets", 0, 0, errors.New("mount is busy"))})
+	if got := a.names(); !slices.Equal(got, []string{"services", "secrets"}) {
+		t.Errorf("steps: got %v, want both", got)
 	}
-	for _, want := range []string{"worker would not stop", "mount is busy"} {
+	for _, want := range []string{"services: worker would not stop", "secrets: mount is busy"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v does not say %q", err, want)
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+	status := d.Status()
+	if status.Ended.IsZero() || status.Error != err.Error() || status.Trigger != "spot" || len(status.Steps) != 2 || status.Steps[0].Error != "worker would not stop" {
+		t.Errorf("status: got %+v", status)
+	}
+	for _, event := range []string{`msg="drain started" reason="spot notice" trigger=spot budget=1m0s`, `msg="stage failed" phase=drain.services`, `msg="drain ended with failures"`} {
+		if strings.Count(log.String(), event) != 1 {
+			t.Errorf("want once %s in:\n%s", event, log.String())
 		}
 	}
 }
 
-func TestDrain_StopsServicesAlthoughTheAgentItselfWasAskedToStop(t *testing.T) {
-	j := &journal{}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	err := j.drain(config.Drain{Budget: config.Duration(time.Minute), DeregisterDelay: config.Duration(time.Second)}).Run(ctx, Request{})
-	if err != nil {
-		t.Fatalf("a cancelled parent made the drain fail: %v", err)
+func TestDrain_WhatMustHappenHappensAfterTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &account{began: time.Now()}
+		last := a.step("secrets", 0, time.Second, nil)
+		last.Always = true
+		ctx, cancel := context.WithCancel(t.Context())
+		d := New(quiet(), Request{}, 10*time.Second)
+		time.AfterFunc(2*time.Second, cancel) // the agent is told to stop as well
+		err := d.Run(ctx, []Step{a.step("services", 1, time.Hour, nil), last})
+		if want := []ran{{"services", 0, 10 * time.Second}, {"secrets", 2 * time.Second, 0}}; !slices.Equal(a.steps, want) {
+			t.Errorf("got %+v, want %+v", a.steps, want)
+		}
+		if err == nil || strings.Contains(err.Error(), "secrets") {
+			t.Errorf("got %v, want the services' error alone", err)
+		}
+	})
+}
+
+func TestDrain_TheEarliestDeadlineHolds(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		wishes func(now time.Time) []Request
+		want   time.Duration
+	}{
+		{"later ones change nothing", func(now time.Time) []Request {
+			return []Request{{Until: now.Add(time.Hour)}, {Budget: config.Duration(time.Hour)}, {}}
+		}, time.Minute},
+		{"a spot notice", func(now time.Time) []Request { return []Request{{Until: now.Add(20 * time.Second)}} }, 20 * time.Second},
+		{"an operator in a hurry", func(time.Time) []Request { return []Request{{Budget: config.Duration(10 * time.Second)}} }, 10 * time.Second},
+		{"one that has passed", func(now time.Time) []Request { return []Request{{Until: now.Add(-time.Hour)}} }, 0},
+		{"both", func(now time.Time) []Request {
+			return []Request{{Until: now.Add(30 * time.Second), Budget: config.Duration(40 * time.Second)}}
+		}, 30 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := &account{began: time.Now()}
+			d := New(quiet(), Request{}, time.Minute)
+			ended := make(chan error)
+			go func() { ended <- d.Run(t.Context(), []Step{a.step("services", 1, time.Hour, nil)}) }()
+			synctest.Wait() // the step is under way
+			for _, wish := range c.wishes(time.Now()) {
+				d.Hasten(wish)
+			}
+			if err := <-ended; err == nil {
+				t.Errorf("%s: got no error of a step that was cut", c.what)
+			}
+			if took := time.Since(a.began); took != c.want {
+				t.Errorf("%s: the drain took %s, want %s", c.what, took, c.want)
+			}
+		})
 	}
-	if !slices.Equal(j.steps, everyStep) {
-		t.Errorf("steps: got %v, want %v", j.steps, everyStep)
-	}
+}
+
+func TestDrain_BeginsWithTheTimeThatASpotInstanceHasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(quiet(), Request{Until: time.Now().Add(110 * time.Second)}, 10*time.Minute)
+		if got := time.Until(d.Deadline()); got != 110*time.Second {
+			t.Errorf("got %s, want 1m50s", got)
+		}
+		if err := d.Run(t.Context(), nil); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -62,6 +62,28 @@ problem: no Docker Engine answers
 	}
 }
 
+func TestWrite_ShowsHowADrainGoes(t *testing.T) {
+	status := Status{
+		State: "draining", Detail: "spot notice", Now: start.Add(30 * time.Second), Started: start,
+		Drain: &Drain{Reason: "spot notice", Trigger: "spot", Started: start, Deadline: start.Add(2 * time.Minute), Waiting: "api has 2 busy", Steps: []Stage{
+			{Name: "drain.balancer", Started: start, Ended: start.Add(time.Second), Error: "not allowed\nmore"},
+			{Name: "drain.requests", Started: start.Add(time.Second)},
+		}},
+	}
+	var got strings.Builder
+	if err := Write(&got, status); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+DRAIN (1m30s left)  AT   TOOK  RESULT
+balancer            +0s  1s    not allowed …
+requests            +1s  29s   under way: api has 2 busy
+`
+	if !strings.HasSuffix(got.String(), want) {
+		t.Errorf("got\n%s\nwant at its end\n%s", got.String(), want)
+	}
+}
+
 func TestWrite_BeginsWithTheTimeToReady(t *testing.T) {
 	var got strings.Builder
 	if err := Write(&got, Status{State: "ready", Detail: "ready", Started: start, Ready: start.Add(6340 * time.Millisecond), Now: start.Add(time.Hour)}); err != nil {

@@ -33,8 +33,27 @@ type Status struct {
 	Secrets  []secret.Status `json:"secrets"`
 	// Checks are what each health check found last.
 	Checks []health.CheckStatus `json:"checks,omitempty"`
+	// Drain is how far the node's drain is; nil while nobody wished one.
+	Drain *Drain `json:"drain,omitempty"`
 	// Problems are what is wrong beside the state, and what could not be found out for this report.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// Drain is how a drain goes.
+type Drain struct {
+	// Reason and Trigger say why and because of whom.
+	Reason  string `json:"reason"`
+	Trigger string `json:"trigger,omitempty"`
+	// Deadline is when the budget ends; Ended is zero while the drain is under way.
+	Started  time.Time `json:"started"`
+	Deadline time.Time `json:"deadline"`
+	Ended    time.Time `json:"ended,omitzero"`
+	// Waiting says what the step under way waits for; empty for nothing to speak of.
+	Waiting string `json:"waiting,omitempty"`
+	// Steps in order of their start.
+	Steps []Stage `json:"steps"`
+	// Error is what failed, once it has ended.
+	Error string `json:"error,omitempty"`
 }
 
 // Reload is what a reload of the configuration did. Both lists hold paths of fields, such as health.checks[api].
@@ -67,6 +86,24 @@ func Write(w io.Writer, s Status) error {
 				result = "under way"
 			}
 			rows.printf("%s\t+%s\t%s\t%d\t%s\n", stage.Name, short(stage.Started.Sub(s.Started)), short(stage.Elapsed(s.Now)), stage.Attempts, result)
+		}
+		rows.flush()
+	}
+	if d := s.Drain; d != nil {
+		left := "ended"
+		if d.Ended.IsZero() {
+			left = short(max(d.Deadline.Sub(s.Now), 0)) + " left"
+		}
+		rows := out.table(fmt.Sprintf("\nDRAIN (%s)\tAT\tTOOK\tRESULT", left))
+		for _, step := range d.Steps {
+			result := "done"
+			switch {
+			case step.Error != "":
+				result = oneLine(step.Error)
+			case step.Ended.IsZero():
+				result = joinPresent([]string{"under way", d.Waiting}, ": ")
+			}
+			rows.printf("%s\t+%s\t%s\t%s\n", strings.TrimPrefix(step.Name, "drain."), short(step.Started.Sub(d.Started)), short(step.Elapsed(s.Now)), result)
 		}
 		rows.flush()
 	}

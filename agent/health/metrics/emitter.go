@@ -1,12 +1,14 @@
 package metrics
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/health/probe"
+	"github.com/flowviz/flowagent/agent/report"
 	"github.com/flowviz/flowagent/agent/secret"
 )
 
@@ -127,13 +129,13 @@ func (e emitter) recoveries(all []Recoveries) {
 	}
 }
 
-func (e emitter) drain(d Drain) {
+func (e emitter) drain(d *report.Drain) {
 	state := "none"
 	switch {
-	case d.Started.IsZero():
+	case d == nil:
 	case d.Ended.IsZero():
 		state = "draining"
-	case d.Failed:
+	case d.Error != "":
 		state = "failed"
 	default:
 		state = "drained"
@@ -141,11 +143,17 @@ func (e emitter) drain(d Drain) {
 	for _, each := range []string{"none", "draining", "drained", "failed"} {
 		e.flag(drainState, each == state, each)
 	}
-	if !d.Started.IsZero() {
-		end := d.Ended
-		if end.IsZero() {
-			end = e.now
-		}
-		e.gauge(drainDuration, end.Sub(d.Started).Seconds())
+	if d == nil {
+		return
+	}
+	end := d.Ended
+	if end.IsZero() {
+		end = e.now
+	}
+	e.gauge(drainDuration, end.Sub(d.Started).Seconds())
+	for _, step := range d.Steps { // each once, by names of ours
+		name := strings.TrimPrefix(step.Name, "drain.")
+		e.gauge(drainStep, step.Elapsed(e.now).Seconds(), name)
+		e.flag(drainFailed, step.Error != "", name)
 	}
 }

@@ -32,7 +32,8 @@ type Sources struct {
 	Delays  func() *health.Delays
 	Boot    func() Boot
 	Secrets func() []secret.Status
-	Drain   func() Drain
+	// Drain is how far a drain is; nil for none.
+	Drain func() *report.Drain
 	// Recoveries has one entry for each service that is watched; nil for none.
 	Recoveries func() []Recoveries
 }
@@ -43,12 +44,6 @@ type Boot struct {
 	Started, Ready time.Time
 	Stages         []report.Stage
 	Images         []image.Image
-}
-
-// Drain is how the node went. The zero value is a node that serves.
-type Drain struct {
-	Started, Ended time.Time
-	Failed         bool
 }
 
 // Recoveries are what became of one service that had to be brought back.
@@ -148,6 +143,8 @@ var (
 
 	drainState    = desc("drain_state", "How far the node's drain is: 1 for the state that it is in.", "state")
 	drainDuration = desc("drain_duration_seconds", "How long the drain took, or has taken up to now.")
+	drainStep     = desc("drain_step_duration_seconds", "How long a step of the drain took, or has taken up to now.", "step")
+	drainFailed   = desc("drain_step_failed", "Whether a step of the drain failed.", "step")
 )
 
 // Describe makes this an unchecked collector: most of what it collects is there only from some stage on.

@@ -50,7 +50,12 @@ func sources() Sources {
 		Recoveries: func() []Recoveries {
 			return []Recoveries{{Service: "api", Recovered: 2, Failed: 1}, {Service: "worker", Failed: 5, GivenUp: true}}
 		},
-		Drain: func() Drain { return Drain{Started: now.Add(-time.Second), Ended: now} },
+		Drain: func() *report.Drain {
+			return &report.Drain{Started: now.Add(-time.Second), Ended: now, Steps: []report.Stage{
+				{Name: "drain.services", Started: now.Add(-time.Second), Ended: now.Add(-500 * time.Millisecond)},
+				{Name: "drain.secrets", Started: now.Add(-500 * time.Millisecond), Ended: now, Error: "mount is busy"},
+			}}
+		},
 	}
 }
 
@@ -73,6 +78,8 @@ func TestMetrics_SayWhatTheNodeKnows(t *testing.T) {
 	for _, want := range []string{
 		`flowagent_build_info\{goversion="go[^"]+",version="1.2.3"\} 1`,
 		`flowagent_node_ready 1`,
+		`flowagent_drain_step_duration_seconds\{step="services"\} 0.5`,
+		`flowagent_drain_step_failed\{step="secrets"\} 1`,
 		`flowagent_node_warning 1`,
 		`flowagent_node_state\{state="ready"\} 1`,
 		`flowagent_node_state\{state="draining"\} 0`,
