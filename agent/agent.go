@@ -76,6 +76,7 @@ type Agent struct {
 	readyAt     time.Time           // when /health first said so; zero for not yet
 	undelivered error               // what the last delivery of secrets failed with
 	draining    *drain.Drain        // the last one; nil for none yet
+	departure   *drain.Request      // why the boot is given up; nil for no reason
 	unapplied   []string            // what the last reload left for a restart
 	recovered   map[string]recovery // what became of services that had to be brought back
 
@@ -164,7 +165,13 @@ func (a *Agent) run(ctx context.Context, group *errgroup.Group, servers context.
 func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context.Context) error {
 	err := a.boot(ctx, group, servers)
 	if err == nil {
-		a.serve(ctx, group, servers)
+		err = a.serve(ctx, group, servers)
+	}
+	a.mu.Lock()
+	departure := a.departure
+	a.mu.Unlock()
+	if departure != nil && ctx.Err() == nil && a.parts().runner != nil { // else there is nothing yet that could be stopped
+		return a.leaveInstead(ctx, *departure)
 	}
 	switch stopped := ctx.Err() != nil; {
 	case !stopped:

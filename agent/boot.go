@@ -71,6 +71,20 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	if err := a.stage(ctx, "engine", a.connect); err != nil {
 		return err
 	}
+	request, found, err := a.cutOff()
+	if err != nil {
+		return err
+	}
+	if found {
+		a.log.WarnContext(ctx, "an earlier agent was cut off in a drain, which goes on", "reason", request.Reason)
+		if err := a.depart(ctx, request); err != nil {
+			return err
+		}
+	}
+	// From here on the boot is given up for a node that is to leave.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(a.leaving, func() { cancel(errLeaving) })()
 	if err := a.gather(ctx); err != nil {
 		return err
 	}

@@ -2,10 +2,18 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/health"
+	"github.com/flowviz/flowagent/agent/secret"
+	"github.com/flowviz/flowagent/internal/atomicfile"
 )
 
 // Drain implements [control.Agent].
@@ -47,11 +55,77 @@ func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
 	// Once more: a recreation that ended in the meantime may have said ready.
 	a.endpoint.Set(health.Draining, request.Reason)
 	a.forgetAdmission(ctx)
-	if err := d.Run(ctx, a.drainSteps(a.parts(), d)); err != nil {
-		return err
+	a.noteLeaving(ctx, request, d.Deadline())
+	err := d.Run(ctx, a.drainSteps(a.parts(), d))
+	// Whether or not it worked: only a drain that was cut off is gone on with.
+	if removeErr := os.Remove(a.leavingPath()); removeErr != nil {
+		a.log.WarnContext(ctx, "a restarted agent will drain again", "error", removeErr)
 	}
-	a.endpoint.Set(health.Draining, "drained: "+request.Reason)
-	return nil
+	if err == nil {
+		a.endpoint.Set(health.Draining, "drained: "+request.Reason)
+	}
+	return err
+}
+
+// leavingPath is there while this node drains, so that an agent that was killed in the middle goes on when it is started
+// again, rather than to start what was just stopped. A reboot takes it away.
+func (a *Agent) leavingPath() string { return filepath.Join(a.opts.RunDir, "leaving.json") }
+
+func (a *Agent) noteLeaving(ctx context.Context, request drain.Request, deadline time.Time) {
+	request.Until, request.Budget = deadline, 0
+	content, err := json.Marshal(request)
+	if err == nil {
+		err = atomicfile.Write(a.leavingPath(), append(content, '\n'), 0o600)
+	}
+	if err != nil {
+		a.log.WarnContext(ctx, "drain not noted: an agent that is killed now would not go on with it", "error", err)
+	}
+}
+
+// cutOff is the drain that an earlier agent could not end; false for none.
+func (a *Agent) cutOff() (request drain.Request, found bool, err error) {
+	content, err := os.ReadFile(a.leavingPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return request, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(content, &request)
+	}
+	if err != nil {
+		return request, false, fmt.Errorf("read which drain was cut off: %w: remove %s", err, a.leavingPath())
+	}
+	return request, true, nil
+}
+
+// errLeaving ends a boot of a node that is to leave instead.
+var errLeaving = errors.New("the node leaves")
+
+// depart drains the node for a reason that doesn't wait for an operator, also in the middle of a boot: that is ended first.
+func (a *Agent) depart(ctx context.Context, request drain.Request) error {
+	a.mu.Lock()
+	booting := !a.up
+	if booting && a.departure == nil {
+		a.departure = &request
+	}
+	a.mu.Unlock()
+	if booting {
+		a.leave()
+		return nil
+	}
+	return a.drainNode(context.WithoutCancel(ctx), request)
+}
+
+// leaveInstead is the life of a node that drains before its boot was over: what runs since before is stopped, and whoever
+// asks is told.
+func (a *Agent) leaveInstead(ctx context.Context, request drain.Request) error {
+	a.mu.Lock()
+	a.up = true // an operator's wish joins
+	a.mu.Unlock()
+	a.supervisor.ready.Store(true)
+	a.supervisor.notifier.Ready()
+	err := a.drainNode(context.WithoutCancel(ctx), request)
+	<-ctx.Done()
+	return err
 }
 
 // newDrain is called with mu held.
@@ -82,7 +156,21 @@ func (a *Agent) drainSteps(p parts, d *drain.Drain) []drain.Step {
 	steps = append(steps, drain.Step{Name: "services", Weight: servicesWeight, Run: func(ctx context.Context) error {
 		return a.stopServices(ctx, p)
 	}})
-	return append(steps, drain.Step{Name: "secrets", Always: true, Run: func(context.Context) error { return p.store.Wipe() }})
+	return append(steps, drain.Step{Name: "secrets", Always: true, Run: func(context.Context) error { return a.wipe(p) }})
+}
+
+// wipe empties the store, which a boot that was ended has not opened yet.
+func (a *Agent) wipe(p parts) error {
+	store := p.store
+	if store == nil {
+		opened, err := secret.OpenStore(a.secretsDir())
+		if err != nil {
+			return err
+		}
+		defer opened.Close()
+		store = opened
+	}
+	return store.Wipe()
 }
 
 const (

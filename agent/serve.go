@@ -20,19 +20,23 @@ import (
 // errBooting is the answer to what can't be done before the node is up.
 var errBooting = errors.New("the node is still booting: try again when 'flowagent status' says ready, or stop the agent")
 
-// serve keeps a node whose workload is up until ctx ends: checks admit it and then watch it, services that go away are
+// serve keeps a node whose workload is up, unless it is to leave already, until ctx ends: checks admit it and then watch it, services that go away are
 // brought back, secrets are refreshed and delivered, superseded images removed. The checks go on until servers ends, because a drain is when people look.
-func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers context.Context) {
+func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers context.Context) error {
 	p := a.parts()
+	a.mu.Lock()
+	if a.departure != nil {
+		a.mu.Unlock()
+		return errLeaving
+	}
+	a.up = true                           // from here on a drain may be asked for, and what it announces stays
+	a.endpoint.Set(health.Ready, "ready") // which is served once the checks agree
+	a.mu.Unlock()
 	group.Go(func() error {
 		p.monitor.Run(servers)
 		return nil
 	})
 	a.sendMetrics(servers, group)
-	a.endpoint.Set(health.Ready, "ready") // which is served once the checks agree
-	a.mu.Lock()
-	a.up = true // from here on a drain may be asked for, and what it announces stays
-	a.mu.Unlock()
 	a.supervisor.ready.Store(true)
 	a.supervisor.notifier.Ready()
 	group.Go(func() error {
@@ -49,6 +53,7 @@ func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers contex
 			a.log.ErrorContext(ctx, "secrets not delivered", "error", err)
 		}
 	})
+	return nil
 }
 
 // cleanUp removes superseded images under disk pressure. A node with old images is still a good node.

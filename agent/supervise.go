@@ -61,7 +61,7 @@ func (a *Agent) tell(stopping bool) {
 		s.notifier.Extend(extension)
 		return
 	}
-	if monitor.Alive() {
+	if monitor == nil || monitor.Alive() { // none where a node leaves before it served
 		s.notifier.Alive()
 	}
 }

@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestADrainThatWasCutOffIsEndedByTheNextAgent(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "stories/drained")
+	g := n.gateEngine()
+	a := n.boot()
+	stopping := g.hold(t, "the first stop", request(http.MethodPost, "/containers/[^/]+/stop"))
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		_, _ = n.command("drain", "--reason", "maintenance").CombinedOutput() // it is cut off, too
+	}()
+	stopping.awaitArrival(a)
+	a.kill()
+	<-asked
+	stopping.release()
+
+	next := n.start()
+	next.await("the drain's end", func(e event) bool { return e.Msg == "drain done" && strings.Contains(e.line, "maintenance") })
+	for name, c := range n.inspect() {
+		if c.Container.State.Running {
+			t.Errorf("%s runs, want all stopped", name)
+		}
+	}
+	n.checkEmptyStore()
+	if code, body := n.health(); code != 503 || !strings.Contains(body, "maintenance") {
+		t.Errorf("/health: got %d %s, want 503 with the reason", code, body)
+	}
+	if out, stderr, code := n.flowagent("drain"); code != 0 {
+		t.Errorf("a drain of the drained node: got %q, %q and code %d, want 0", out, stderr, code)
+	}
+	if _, err := os.Stat(filepath.Join(n.run(), "leaving.json")); err == nil {
+		t.Error("the drain is still noted as cut off")
+	}
+	next.stop()
+	n.boot() // an operator who starts the agent wants the node
+	n.checkTidy()
+}
+
+func TestACutOffDrainWhoseTimeIsUpStopsAtOnce(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "stories/drained")
+	n.boot().kill()
+	note, err := json.Marshal(map[string]any{"reason": "spot notice", "trigger": "spot", "until": time.Now().Add(-time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(n.run(), "leaving.json"), note, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next := n.start()
+	next.await("the drain's end", func(e event) bool { return e.Msg == "drain done" })
+	for name, c := range n.inspect() {
+		if c.Container.State.Running {
+			t.Errorf("%s runs, want all stopped", name)
+		}
+	}
+	n.checkEmptyStore()
+}
+
+func TestADamagedNoteOfADrainIsNotPassedOver(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "stories/drained")
+	n.boot().stop()
+	path := filepath.Join(n.run(), "leaving.json")
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := n.start()
+	if code := a.wait(); code != 1 || !strings.Contains(a.said(), "remove "+path) {
+		t.Errorf("got exit code %d and %s, want 1 and what to do", code, a.said())
+	}
+}
