@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/health"
+	"github.com/flowviz/flowagent/agent/health/probe"
 	"github.com/flowviz/flowagent/agent/secret"
 	"github.com/flowviz/flowagent/internal/atomicfile"
 )
@@ -138,10 +140,11 @@ func (a *Agent) newDrain(request drain.Request) *drain.Drain {
 }
 
 // The weights share a budget of which nobody knows beforehand where it is needed: most for services to end by themselves.
-// The edge gets as much as that, so that a delay is cut to half of the budget at most.
+// The edge gets as much as all that follow, so that a delay is cut to half of the budget at most.
 const (
-	edgeWeight     = 1
-	servicesWeight = 1
+	edgeWeight     = 5
+	servicesWeight = 4
+	hooksWeight    = 1
 )
 
 func (a *Agent) drainSteps(p parts, d *drain.Drain) []drain.Step {
@@ -156,7 +159,31 @@ func (a *Agent) drainSteps(p parts, d *drain.Drain) []drain.Step {
 	steps = append(steps, drain.Step{Name: "services", Weight: servicesWeight, Run: func(ctx context.Context) error {
 		return a.stopServices(ctx, p)
 	}})
+	if len(cfg.Hooks) > 0 {
+		steps = append(steps, drain.Step{Name: "hooks", Weight: hooksWeight, Run: func(ctx context.Context) error {
+			return a.runHooks(ctx, cfg.Hooks)
+		}})
+	}
 	return append(steps, drain.Step{Name: "secrets", Always: true, Run: func(context.Context) error { return a.wipe(p) }})
+}
+
+// runHooks runs the operator's programs one after the other, each within its own time and what is left for all.
+func (a *Agent) runHooks(ctx context.Context, hooks []config.DrainHook) error {
+	var failed []error
+	for _, hook := range hooks {
+		begin := time.Now()
+		limited, cancel := context.WithTimeout(ctx, time.Duration(hook.Timeout))
+		result := (&probe.Command{Argv: hook.Argv}).Probe(limited) // the rules for a check's program are right for this one
+		cancel()
+		log := a.log.With("hook", hook.Name, "output", result.Output, "elapsed", time.Since(begin).Round(time.Millisecond))
+		if result.Status == probe.Fail {
+			log.WarnContext(ctx, "drain hook failed")
+			failed = append(failed, fmt.Errorf("%s: %s", hook.Name, result.Output))
+			continue
+		}
+		log.InfoContext(ctx, "drain hook done")
+	}
+	return errors.Join(failed...)
 }
 
 // wipe empties the store, which a boot that was ended has not opened yet.

@@ -20,6 +20,10 @@ import (
 // 100 batch calls a second per region with a thousand nodes.
 const minRefresh = Duration(10 * time.Second)
 
+// minPoll is the shortest time between two looks at one path of instance metadata, whose network limits are shared with
+// DNS; nothing there changes faster.
+const minPoll = Duration(time.Second)
+
 // fill sets the defaults of parts that a document may hold any number of, and that config.Default can't know.
 func (d *decoder) fill(v reflect.Value, s spot) {
 	visit(v, s, func(v reflect.Value, s spot) {
@@ -150,6 +154,9 @@ func (c *checker) check(cfg *Config) {
 	}
 	if w := cfg.CloudWatch; w != nil && strings.HasPrefix(w.Namespace, "AWS/") {
 		c.refuse("cloudWatch.namespace", "use one of your own, such as FlowViz", "names that begin with AWS/ are Amazon's")
+	}
+	if cfg.Lifecycle.Interval < minPoll {
+		c.refuse("lifecycle.interval", "", "must be at least %s", minPoll)
 	}
 	if cfg.Drain.Budget == 0 {
 		c.refuse("drain.budget", "", "must be longer than 0")

@@ -54,9 +54,10 @@ func (s spot) secretive() bool {
 
 // named are the lists that merge by name, with the field that names an item.
 var named = map[reflect.Type]string{
-	reflect.TypeFor[[]Secret]():   "name",
-	reflect.TypeFor[[]Registry](): "host",
-	reflect.TypeFor[[]Check]():    "name",
+	reflect.TypeFor[[]Secret]():    "name",
+	reflect.TypeFor[[]Registry]():  "host",
+	reflect.TypeFor[[]Check]():     "name",
+	reflect.TypeFor[[]DrainHook](): "name",
 }
 
 func (d *decoder) problem(at Origin, s spot, hint, format string, args ...any) {

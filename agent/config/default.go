@@ -33,5 +33,7 @@ func Default() Config {
 		Health: Health{Listen: ":9180"},
 		// Half of what a lifecycle hook is usually given, and more than a long request or task takes.
 		Drain: Drain{Budget: Duration(10 * time.Minute)},
+		// aws-node-termination-handler asks as often.
+		Lifecycle: Lifecycle{Interval: Duration(2 * time.Second), Rebalance: AdviceNote},
 	}
 }

@@ -21,6 +21,9 @@ func (Gate) Values() []string {
 	return []string{string(GateAuto), string(GateAlways), string(GateNever)}
 }
 
+// Values lists what an advice may do, the default first.
+func (Advice) Values() []string { return []string{string(AdviceNote), string(AdviceDrain)} }
+
 // Values lists libpq's modes, the default first.
 func (PostgresTLSMode) Values() []string {
 	return []string{"prefer", "disable", "allow", "require", "verify-ca", "verify-full"}

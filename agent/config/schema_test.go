@@ -102,7 +102,8 @@ func TestTheSchemaRefusesWhatAnEditorCanTell(t *testing.T) {
 		"health: {checks: [{name: a, disk: {warn: 10}}]}",
 		"health: {checks: [{name: a, systemd: {unit: nginx}}]}",
 		"health: {checks: [{name: a/b}]}",
-		"lifecycle: {}",
+		"lifecycle: {launchHook: x}",
+		"lifecycle: {rebalance: maybe}",
 		"drain: {order: [a b]}",
 	} {
 		if published.Validate(asJSON(t, []byte(document))) == nil {

@@ -139,6 +139,9 @@ drain:
   budget: 10m                          # default
   order: []                            # /etc/more.yaml:3:10
   deregisterDelay: 0s                  # default
+lifecycle:
+  interval: 2s                         # default
+  rebalance: note                      # default
 `
 	if diff := cmp.Diff(want, string(loaded.YAML())); diff != "" {
 		t.Errorf("shown (-want +got):\n%s", diff)

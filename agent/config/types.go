@@ -29,6 +29,8 @@ type Config struct {
 	Health Health `yaml:"health"`
 	// How the node stops taking work and lets go of it.
 	Drain Drain `yaml:"drain"`
+	// What the node makes of what EC2 announces. Outside EC2 it means nothing.
+	Lifecycle Lifecycle `yaml:"lifecycle"`
 	// The few metrics that a rollout decides on, sent to Amazon CloudWatch. Left out: nothing is sent. Outside EC2 nothing ever is.
 	CloudWatch *CloudWatch `yaml:"cloudWatch"`
 }
@@ -311,6 +313,36 @@ type Drain struct {
 	Order []string `yaml:"order"`
 	// How long a load balancer or edge is given to notice that /health turned 503, before services stop.
 	DeregisterDelay Duration `yaml:"deregisterDelay"`
+	// Programs that run once the services have stopped, one after the other, such as one that ships the last logs. One that fails keeps none from running.
+	Hooks []DrainHook `yaml:"hooks"`
+}
+
+// DrainHook is a program that runs in a drain, in the sandbox of the agent's unit.
+type DrainHook struct {
+	// Name by which events call it: letters, digits, dots, dashes and underscores.
+	Name string `yaml:"name"`
+	// The program and its arguments; no shell is involved.
+	Argv []string `yaml:"argv"`
+	// How long it may take.
+	Timeout Duration `yaml:"timeout"`
+}
+
+// Advice says what to do with an announcement that need not come true.
+type Advice string
+
+const (
+	AdviceNote  Advice = "note"  // an event, and nothing else
+	AdviceDrain Advice = "drain" // leave now
+)
+
+// Lifecycle says what the node makes of what EC2 announces. The end of the instance (Auto Scaling, a spot interruption) always drains it.
+type Lifecycle struct {
+	// How often instance metadata is asked for the target lifecycle state; at least 1s.
+	Interval Duration `yaml:"interval"`
+	// Name of the Auto Scaling termination hook that the node completes. Empty: every one that the group has; needed where the role may not call DescribeLifecycleHooks.
+	TerminateHook string `yaml:"terminateHook"`
+	// What a rebalance recommendation does: note or drain. Most instances that get one are never interrupted.
+	Rebalance Advice `yaml:"rebalance"`
 }
 
 // CloudWatch says where metrics go: NodeReady and DatabaseConnectionErrors, each with the node's color and release as dimensions.

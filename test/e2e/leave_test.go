@@ -82,3 +82,32 @@ func TestADamagedNoteOfADrainIsNotPassedOver(t *testing.T) {
 		t.Errorf("got exit code %d and %s, want 1 and what to do", code, a.said())
 	}
 }
+
+func TestDrainHooksRunAfterTheServicesAndFailAlone(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "stories/drained")
+	stamp := filepath.Join(n.dir, "stamp")
+	n.dropIn("50-hooks.yaml", `drain:
+  hooks:
+    - {name: broken, argv: [/bin/sh, -c, "echo no route; exit 3"]}
+    - {name: hangs, argv: [/bin/sleep, "3600"], timeout: 200ms}
+    - {name: ships, argv: [/usr/bin/touch, `+stamp+`]}
+`)
+	a := n.boot()
+	_, stderr, code := n.flowagent("drain")
+	if code != 1 || !strings.Contains(stderr, "broken: /bin/sh exits with 3: no route") || !strings.Contains(stderr, "hangs: ") || strings.Contains(stderr, "ships") {
+		t.Errorf("got exit code %d and %s, want 1 and the hooks that failed", code, stderr)
+	}
+	info, err := os.Stat(stamp)
+	if err != nil {
+		t.Fatalf("the last hook did not run: %v", err)
+	}
+	for name, c := range n.inspect() {
+		ended, err := time.Parse(time.RFC3339Nano, c.Container.State.FinishedAt)
+		if err != nil || c.Container.State.Running || ended.After(info.ModTime()) {
+			t.Errorf("%s: running %t, ended at %s (%v), want it ended before the hook at %s", name, c.Container.State.Running, ended, err, info.ModTime())
+		}
+	}
+	n.checkEmptyStore()
+	a.await("the hook's event", func(e event) bool { return e.Msg == "drain hook done" && strings.Contains(e.line, "ships") })
+}

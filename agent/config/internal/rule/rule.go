@@ -115,6 +115,10 @@ const (
 	unit     = `^[A-Za-z0-9:_.@\\-]+\.(service|socket|mount|automount|swap|target|path|timer|slice|scope|device)$`
 	unitSays = "a unit's full name, such as nginx.service"
 
+	// Auto Scaling's own rule for LifecycleHookName.
+	lifecycleHook     = `^[A-Za-z0-9_/-]{1,255}$`
+	lifecycleHookSays = "letters, digits and - _ /, 255 at most"
+
 	// What CloudWatch takes, but for namespaces that begin with AWS/, which are its own; no look-ahead in this syntax.
 	namespace     = `^[A-Za-z0-9._/#: -]{1,255}$`
 	namespaceSays = "letters, digits, spaces and . _ / # : -, 255 at most"
@@ -280,6 +284,12 @@ var Fields = map[string]Field{
 	"drain.order":   {Unique: true},
 	"drain.order[]": {Pattern: service, Says: serviceSays},
 
+	"drain.hooks[].name":    {Required: true, Pattern: checkName, Says: checkNameSays},
+	"drain.hooks[].argv":    {Required: true},
+	"drain.hooks[].timeout": {Default: "30s"},
+
+	"lifecycle.terminateHook": {Pattern: lifecycleHook, Says: lifecycleHookSays},
+
 	"cloudWatch.namespace": {Required: true, Pattern: namespace, Says: namespaceSays},
 	"cloudWatch.region":    {Pattern: region, Says: regionSays},
 }
@@ -287,7 +297,7 @@ var Fields = map[string]Field{
 // NotYet has the sections of the design that this version doesn't act on. They are refused, because a section that
 // is accepted and ignored is believed to work.
 var NotYet = map[string]bool{
-	"lifecycle": true,
+	"lifecycle.launchHook": true,
 }
 
 // Holders maps a field name under which people paste a secret's value to what they should write instead, by the
