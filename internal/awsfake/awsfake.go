@@ -2,7 +2,7 @@
 //
 // What enters are requests of the AWS SDKs; each goes to a handler registered for its action, else to moto. Tests tell
 // single actions to be denied, throttled, slow, lost or half answered, and ask how often each was called. It checks no
-// signature and keeps no state of its own but counters: state belongs to moto and to the handlers.
+// signature. A Server keeps no state but counters: state belongs to moto and to the handlers, such as [Lifecycle].
 package awsfake
 
 import (

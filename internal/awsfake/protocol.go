@@ -25,6 +25,9 @@ const (
 // ec2Version is the API version in every EC2 request, by which its form of errors is told from awsQuery.
 const ec2Version = "2016-11-15"
 
+// requestID is in every answer: there is nothing to look up by it.
+const requestID = "awsfake-0000"
+
 // Action returns the name of the API action that a request calls, such as GetSecretValue; "" when it names none.
 func Action(r *http.Request) string {
 	action, _ := identify(r)
@@ -66,7 +69,6 @@ func peek(r *http.Request) []byte {
 
 // WriteError refuses a request in the protocol it came in.
 func WriteError(w http.ResponseWriter, r *http.Request, status int, code, message string) {
-	const requestID = "awsfake-0000"
 	fault := "Sender"
 	if status >= http.StatusInternalServerError {
 		fault = "Receiver"
