@@ -28,8 +28,9 @@ const (
 	// attempts and backoff are the SDK's: few and short enough for callTimeout, because a call is made again anyway.
 	attempts = 3
 	backoff  = time.Second
-	// shortestPause is about what a deregistration takes to show; longestPause keeps a fleet that leaves together below
-	// what Elastic Load Balancing grants an account, and holds up the end of a drain by no more than that.
+	// shortestPause is about what a deregistration takes to show. longestPause holds up the end of a drain by no more than
+	// itself: pauses of 3 s on average let thirty nodes of an account leave together before the 10 Describe calls a second
+	// that Elastic Load Balancing grants it are used up ("Request throttling for the ELB API").
 	shortestPause = time.Second
 	longestPause  = 5 * time.Second
 )

@@ -68,6 +68,8 @@ func explain(action string, err error) error {
 	case errors.As(err, &damaged):
 		// Its text may quote the answer.
 		return &failure{fmt.Errorf("%s: the answer is not AWS's: see whether a proxy stands in between", action), false}
+	case errors.Is(err, context.Canceled):
+		return &failure{fmt.Errorf("%s: stopped before an answer came", action), false}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &failure{fmt.Errorf("%s: no answer in time: give the node a way there, a NAT gateway or a VPC endpoint", action), false}
 	}

@@ -81,8 +81,8 @@ type sight struct {
 	targets, registered []types.TargetDescription // all of this node's, and those that may be sent new requests
 }
 
-// look asks for the given targets. Without any it asks for all of the group and picks this node's: asked by the instance
-// alone, AWS tells of the group's own port only.
+// look asks for the given targets. Without any it asks for all of the group and picks this node's: to AWS, an instance on
+// another port than the group's own is a target of its own, which has to be named with its port.
 func (t *Targets) look(ctx context.Context, g Group, targets []types.TargetDescription) (sight, error) {
 	out, err := t.balancing.DescribeTargetHealth(ctx, &elb.DescribeTargetHealthInput{TargetGroupArn: &g.ARN, Targets: targets})
 	switch {
@@ -99,7 +99,7 @@ func (t *Targets) look(ctx context.Context, g Group, targets []types.TargetDescr
 		others bool // targets that are no instances
 	)
 	for _, d := range out.TargetHealthDescriptions {
-		if d.Target == nil || d.TargetHealth == nil {
+		if d.Target == nil {
 			continue
 		}
 		id := aws.ToString(d.Target.Id)
@@ -112,12 +112,16 @@ func (t *Targets) look(ctx context.Context, g Group, targets []types.TargetDescr
 			target.AvailabilityZone = d.Target.AvailabilityZone // an address outside the VPC has one; an instance must not
 		}
 		s.targets = append(s.targets, target)
-		if health := d.TargetHealth.State; left(health) {
-			states = append(states, string(health))
-		} else {
-			s.registered = append(s.registered, target)
-			states = append(states, fmt.Sprintf("%s on port %d", health, aws.ToInt32(d.Target.Port)))
+		health := types.TargetHealthStateEnum("registered") // where AWS doesn't say more
+		if d.TargetHealth != nil {
+			health = d.TargetHealth.State
 		}
+		if left(health) {
+			states = append(states, string(health))
+			continue
+		}
+		s.registered = append(s.registered, target)
+		states = append(states, fmt.Sprintf("%s on port %d", health, aws.ToInt32(d.Target.Port)))
 	}
 	if len(s.targets) == 0 && others && len(t.ids) == 1 {
 		return sight{}, &failure{fmt.Errorf("%w: its targets are no instances, so nothing tells whether it holds this node: name a target group of type instance in the configuration", ErrUnsupported), true}

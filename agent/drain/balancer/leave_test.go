@@ -126,7 +126,7 @@ func TestLeave_AnAddressOfTheNodeIsLeftToo(t *testing.T) {
 }
 
 func TestLeave_WhatPassesIsTriedUntilItHasPassed(t *testing.T) {
-	// More often than the SDK itself tries, so that it is not the SDK that is held here.
+	// Seven times is more often than the SDK itself tries, so that it is not the SDK that is held here.
 	for name, fault := range map[string]awsfake.Fault{
 		"throttled": awsfake.Throttled(), "unavailable": awsfake.Unavailable(), "hanging": awsfake.Hang(), "lost reply": awsfake.LoseReply(),
 		"expired token": awsfake.Refuse(http.StatusForbidden, "ExpiredToken", "The security token included in the request is expired"),
@@ -162,6 +162,35 @@ func TestLeave_ATargetThatIsGoneBeforeItIsDeregisteredHasLeft(t *testing.T) {
 		if err := c.leave(t, time.Minute, g); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+func TestLeave_ATargetThatAWSForgetsBetweenTwoLooksHasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(t)
+		g := c.group("web", "healthy")
+		c.Inject("DescribeTargetHealth", 1, func(next http.Handler) http.Handler { return next })
+		c.Inject("DescribeTargetHealth", 1, awsfake.Refuse(http.StatusBadRequest, "InvalidTarget", "The target is not in the group's VPC"))
+		if err := c.leave(t, time.Minute, g); err != nil {
+			t.Error(err)
+		}
+		if got := c.Calls("DescribeTargetHealth"); got != 3 {
+			t.Errorf("got %d looks, want a third one that asks for all targets", got)
+		}
+	})
+}
+
+func TestLeave_ADrainThatIsStoppedBeforeAnAnswerSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(t)
+		c.Inject("DescribeTargetHealth", awsfake.Always, awsfake.Hang())
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		err := balancer.New(c.options).Leave(ctx, []balancer.Group{c.group("web", "healthy")})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want the cancellation", err)
+		}
+		says(t, err, "target group web", "stopped before an answer came")
 	})
 }
 
@@ -298,6 +327,39 @@ func TestLeave_AnArgumentThatAWSRefusesIsNotTriedAgain(t *testing.T) {
 			t.Errorf("got %d calls, want 1", got)
 		}
 	})
+}
+
+func TestLeave_ATargetOfWhichNothingIsSaidIsStillRegistered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(t)
+		c.Inject("DescribeTargetHealth", 1, replyTo("DescribeTargetHealth",
+			"<TargetHealthDescriptions><member/><member><Target><Id>"+instance+"</Id><Port>80</Port></Target></member></TargetHealthDescriptions>"))
+		g := c.group("web", "healthy")
+		if err := c.leave(t, time.Minute, g); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.state(g); got != "draining" {
+			t.Errorf("got %s, want draining", got)
+		}
+	})
+}
+
+func TestLeave_AnAnswerOfAProxyIsNoConfirmation(t *testing.T) {
+	for name, page := range map[string]string{"a page": "<html>please log in: session-token", "an answer without states": "<DescribeTargetHealthResponse/>"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCloud(t)
+				c.Inject("DescribeTargetHealth", awsfake.Always, func(http.Handler) http.Handler {
+					return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(page)) })
+				})
+				err := c.leave(t, 10*time.Second, c.group("web", "healthy"))
+				says(t, err, "a proxy stands in between")
+				if strings.Contains(err.Error(), "session-token") {
+					t.Errorf("got %v, which quotes the answer", err)
+				}
+			})
+		})
+	}
 }
 
 func TestLeave_WhatQuotesTheRequestIsNotTold(t *testing.T) {
