@@ -1,10 +1,13 @@
 package awsfake_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -194,6 +197,68 @@ func TestAnInstanceWaitsForAllOfItsHooksUnlessOneIsAbandoned(t *testing.T) {
 		s := scale(t)
 		s.Begin("i-1", launching)
 		s.wantState("Pending:Proceed")
+	})
+}
+
+func TestInstancesAndHooksAreDescribed(t *testing.T) {
+	s := scale(t,
+		awsfake.LifecycleHook{Name: "a", Transition: launching, Timeout: time.Minute, Default: "CONTINUE"},
+		awsfake.LifecycleHook{Name: "b", Transition: terminating, Timeout: time.Hour, Default: "ABANDON"},
+	)
+	s.Add(awsfake.LifecycleHook{Group: "green", Name: "c", Transition: launching, Timeout: time.Minute, Default: "CONTINUE"})
+	s.Place("i-2", "green", "Pending")
+	for _, c := range []struct{ asked, want []string }{
+		{nil, []string{"i-1 blue InService", "i-2 green Pending"}},
+		{[]string{"i-3", "i-2"}, []string{"i-2 green Pending"}},
+		{[]string{"i-3"}, nil},
+	} {
+		out, err := s.client.DescribeAutoScalingInstances(t.Context(), &autoscaling.DescribeAutoScalingInstancesInput{InstanceIds: c.asked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, i := range out.AutoScalingInstances {
+			got = append(got, *i.InstanceId+" "+*i.AutoScalingGroupName+" "+*i.LifecycleState)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("instances of %v (-want +got):\n%s", c.asked, diff)
+		}
+	}
+	for _, c := range []struct{ asked, want []string }{
+		{nil, []string{"a " + launching + " 60 6000 CONTINUE", "b " + terminating + " 3600 172800 ABANDON"}},
+		{[]string{"a", "c"}, []string{"a " + launching + " 60 6000 CONTINUE"}},
+	} {
+		out, err := s.client.DescribeLifecycleHooks(t.Context(), &autoscaling.DescribeLifecycleHooksInput{
+			AutoScalingGroupName: aws.String("blue"), LifecycleHookNames: c.asked,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, h := range out.LifecycleHooks {
+			got = append(got, fmt.Sprintf("%s %s %d %d %s", *h.LifecycleHookName, *h.LifecycleTransition, *h.HeartbeatTimeout, *h.GlobalTimeout, *h.DefaultResult))
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("hooks %v (-want +got):\n%s", c.asked, diff)
+		}
+	}
+}
+
+func TestATransportWithoutANetworkKeepsToItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := scale(t)
+		s.aws.Inject("DescribeLifecycleHooks", awsfake.Always, awsfake.Hang())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		in := &autoscaling.DescribeLifecycleHooksInput{AutoScalingGroupName: aws.String("blue")}
+		for _, want := range []int{1, 1} { // the second finds its time over and calls nobody
+			if _, err := s.client.DescribeLifecycleHooks(ctx, in); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, want the deadline", err)
+			}
+			if got := s.aws.Calls("DescribeLifecycleHooks"); got != want {
+				t.Errorf("got %d calls, want %d", got, want)
+			}
+		}
 	})
 }
 
