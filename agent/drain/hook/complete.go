@@ -35,7 +35,8 @@ func (o Outcome) String() string {
 }
 
 // Complete ends the action with a result. It tries until Auto Scaling has taken it or until the hook's timeout has run out
-// since the last heartbeat, and at least once. The error says what to do next.
+// since the last heartbeat, and for 30 seconds in any case: of a heartbeat whose reply was lost only Auto Scaling knows. The
+// error says what to do next.
 func (k *Hook) Complete(ctx context.Context, result Result) (Outcome, error) {
 	k.begin()
 	started := time.Now()
@@ -45,7 +46,9 @@ func (k *Hook) Complete(ctx context.Context, result Result) (Outcome, error) {
 	ctx = context.WithoutCancel(ctx)
 	tries, said := 0, false
 	var last error
-	p := &pace{random: k.hooks.random, longest: lastRetry, slow: k.slow(), ends: k.ends}
+	p := &pace{random: k.hooks.random, longest: lastRetry, slow: k.slow(), ends: func() time.Time {
+		return later(k.ends(), started.Add(shortestTimeout))
+	}}
 	_, _ = backoff.Retry(ctx, func() (struct{}, error) {
 		tries++
 		last = k.judge(ctx, once(ctx, func(ctx context.Context) error {
@@ -71,6 +74,9 @@ func (k *Hook) Complete(ctx context.Context, result Result) (Outcome, error) {
 		return Completed, nil
 	case errors.Is(last, errOver):
 		log.InfoContext(ctx, "hook was over already", "elapsed", elapsed, "tries", tries)
+		if !k.Described && tries == 1 { // a wrong name has the same answer, and nobody could check it
+			log.WarnContext(ctx, "nothing waits for the configured hook: check its name, or allow autoscaling:DescribeLifecycleHooks for the node's role")
+		}
 		return AlreadyOver, nil
 	case !errors.Is(last, errEarly):
 		last = explain(last, "CompleteLifecycleAction")
@@ -80,4 +86,11 @@ func (k *Hook) Complete(ctx context.Context, result Result) (Outcome, error) {
 		k.Name, k.Group, elapsed.Round(time.Second), last, k.Default, k.hooks.instance)
 	log.ErrorContext(ctx, "hook given up", "elapsed", elapsed, "tries", tries, "error", err)
 	return GaveUp, err
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }

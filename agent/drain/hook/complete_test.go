@@ -2,7 +2,10 @@ package hook_test
 
 import (
 	"context"
+	"maps"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -66,16 +69,75 @@ func TestAnActionIsCompletedExactlyOnceWhateverHappensToTheCalls(t *testing.T) {
 					if told != 1 || s.log.count("elapsed=") != 1 {
 						t.Errorf("got %d events of the end, want one:\n%s", told, s.log)
 					}
-					if f.refused && s.log.count("allow autoscaling:CompleteLifecycleAction") != 1 {
-						t.Errorf("the log doesn't say once what to allow:\n%s", s.log)
-					}
-					if s.log.count(token) > 0 {
-						t.Errorf("the log holds the session token:\n%s", s.log)
-					}
+					s.wantWords(t, f.refused, complete)
 				})
 			})
 		}
 	}
+}
+
+// Whatever goes wrong with heartbeats and completions in whatever order, a completion that reports success had one effect.
+func TestOneEffectUnderFaultsInAnyOrder(t *testing.T) {
+	names := slices.Sorted(maps.Keys(faults))
+	for seed := range uint64(100) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 0))
+			h := terminate
+			h.Timeout = time.Duration(30+random.IntN(600)) * time.Second
+			s := stage(t, []awsfake.LifecycleHook{h})
+			k := s.find(t, hook.Terminating)
+			s.Begin(instance, h.Transition)
+			var story []string
+			for _, action := range []string{heartbeat, complete} {
+				for range random.IntN(3) {
+					name := names[random.IntN(len(names))]
+					story = append(story, action+" "+name)
+					s.aws.Inject(action, 1, faults[name].fault)
+				}
+			}
+			stop := keep(t, k, time.Time{})
+			pass(time.Duration(random.IntN(3600)) * time.Second) // the drain
+			outcome, err := k.Complete(t.Context(), hook.Continue)
+			stop()
+			a := s.Action(instance, h.Name)
+			if err != nil || outcome == hook.GaveUp || len(a.Results) != 1 || a.TimedOut {
+				t.Errorf("seed %d, %v: got %v, %v and %+v, want one completion", seed, story, outcome, err, a)
+			}
+		})
+	}
+}
+
+func TestACompletionIsTriedAlthoughTheTimeoutSeemsToBeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := stage(t, []awsfake.LifecycleHook{terminate})
+		k := s.find(t, hook.Terminating)
+		s.Begin(instance, terminate.Transition)
+		s.aws.Inject(heartbeat, awsfake.Always, awsfake.LoseReply())
+		s.aws.Inject(complete, 3, awsfake.Throttled())
+		keep(t, k, time.Time{})
+		pass(time.Hour)
+		if outcome, err := k.Complete(t.Context(), hook.Continue); outcome != hook.Completed || err != nil {
+			t.Errorf("got %v, %v, want completed: Auto Scaling had the heartbeats", outcome, err)
+		}
+	})
+}
+
+func TestAConfiguredHookThatNothingWaitsForIsDoubted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := stage(t, []awsfake.LifecycleHook{terminate})
+		s.aws.Inject(describeHooks, awsfake.Always, awsfake.AccessDenied())
+		found, err := s.hooks.Find(t.Context(), hook.Terminating, "terminat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Begin(instance, terminate.Transition)
+		if outcome, err := found[0].Complete(t.Context(), hook.Continue); outcome != hook.AlreadyOver || err != nil {
+			t.Errorf("got %v, %v, want it over", outcome, err)
+		}
+		if s.log.count("check its name") != 1 {
+			t.Errorf("want a warning about the name:\n%s", s.log)
+		}
+	})
 }
 
 func TestCompletingTwiceHasOneEffect(t *testing.T) {
@@ -115,11 +177,11 @@ func TestACompletionGivesUpWhenTheActionHasTimedOut(t *testing.T) {
 		ends  time.Duration
 		why   string
 	}{
-		"without heartbeats":              {awsfake.Unavailable(), 0, 5 * time.Minute, "ServiceUnavailable"},
-		"refused":                         {awsfake.AccessDenied(), 0, 5 * time.Minute, "allow autoscaling:CompleteLifecycleAction"},
-		"no way there":                    {awsfake.Hang(), 0, 5 * time.Minute, "VPC endpoint"},
-		"with heartbeats that went on":    {awsfake.Throttled(), 250 * time.Second, 500 * time.Second, "ThrottlingException"},
-		"with an answer of somebody else": {signature, 0, 5 * time.Minute, "SignatureDoesNotMatch"},
+		"without heartbeats":           {awsfake.Unavailable(), 0, 5 * time.Minute, "ServiceUnavailable"},
+		"refused":                      {awsfake.AccessDenied(), 0, 5 * time.Minute, "allow autoscaling:CompleteLifecycleAction"},
+		"no way there":                 {awsfake.Hang(), 0, 5 * time.Minute, "VPC endpoint"},
+		"with heartbeats that went on": {awsfake.Throttled(), 250 * time.Second, 500 * time.Second, "ThrottlingException"},
+		"a clock that is off":          {signature, 0, 5 * time.Minute, "SignatureDoesNotMatch"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -151,6 +213,10 @@ func TestACompletionGivesUpWhenTheActionHasTimedOut(t *testing.T) {
 				}
 				if strings.Contains(err.Error(), token) {
 					t.Errorf("%q holds the session token", err)
+				}
+				// A refusal is met every 22.5 s here, other failures every 7.5 s at last.
+				if got := s.aws.Calls(complete); name == "refused" && got > 15 || name == "without heartbeats" && got < 30 {
+					t.Errorf("got %d calls, want few where a person has to act and many where not", got)
 				}
 				if s.log.count("hook given up") != 1 {
 					t.Errorf("want one event of giving up:\n%s", s.log)

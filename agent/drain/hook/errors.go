@@ -21,7 +21,7 @@ func code(err error) string {
 
 // denied: IAM says no, in one of the codes of Auto Scaling's "Common error types".
 func denied(err error) bool {
-	return slices.Contains([]string{"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"}, code(err))
+	return slices.Contains([]string{"AccessDenied", "AccessDeniedException", "NotAuthorized"}, code(err))
 }
 
 // refused: the same call meets the same answer until a person has changed something.
@@ -45,7 +45,10 @@ func explain(err error, action string) error {
 		}
 		return fmt.Errorf("%s: Auto Scaling answered %s: where that stays, check the node's role, clock and quotas", action, api.ErrorCode())
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s: %w", action, context.Canceled)
+	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s: no answer in time: give the node a way to Auto Scaling, a NAT gateway or a VPC endpoint", action)
 	}
 	var damaged *smithy.DeserializationError

@@ -120,6 +120,21 @@ func stage(t *testing.T, hooks []awsfake.LifecycleHook, change ...options) *scen
 	return s
 }
 
+// wantWords checks what the log says of calls that failed: what to allow, once, where IAM refused; never a credential.
+func (s *scene) wantWords(t *testing.T, refused bool, action string) {
+	t.Helper()
+	want := 0
+	if refused {
+		want = 1
+	}
+	if got := s.log.count("allow autoscaling:" + action); got != want {
+		t.Errorf("the log says %d times to allow %s, want %d:\n%s", got, action, want, s.log)
+	}
+	if s.log.count(token) > 0 {
+		t.Errorf("the log holds the session token:\n%s", s.log)
+	}
+}
+
 // find is for tests in which a transition has one hook.
 func (s *scene) find(t *testing.T, transition hook.Transition) *hook.Hook {
 	t.Helper()

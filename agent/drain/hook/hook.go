@@ -155,11 +155,14 @@ func (k *Hook) lives() {
 func (k *Hook) ends() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	end, last := k.alive.Add(k.Timeout), k.began.Add(k.Longest)
-	if last.Before(end) {
-		return last
+	return earlier(k.alive.Add(k.Timeout), k.began.Add(k.Longest))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
-	return end
+	return a
 }
 
 func longest(timeout time.Duration) time.Duration { return min(longestWait, timeoutsPerWait*timeout) }

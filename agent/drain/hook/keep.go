@@ -21,8 +21,8 @@ var (
 func (k *Hook) Keep(ctx context.Context, until time.Time) {
 	began := k.begin()
 	stop := began.Add(k.Longest)
-	if !until.IsZero() && until.Before(stop) {
-		stop = until
+	if !until.IsZero() {
+		stop = earlier(stop, until)
 	}
 	ctx, cancel := context.WithDeadline(ctx, stop)
 	defer cancel()

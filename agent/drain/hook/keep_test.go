@@ -1,6 +1,7 @@
 package hook_test
 
 import (
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,6 +91,7 @@ var faults = map[string]struct {
 }{
 	"throttled":           {awsfake.Throttled(), false},
 	"unavailable":         {awsfake.Unavailable(), false},
+	"contended":           {awsfake.Refuse(http.StatusInternalServerError, "ResourceContention", "You already have a pending update"), false},
 	"denied":              {awsfake.AccessDenied(), true},
 	"hanging":             {awsfake.Hang(), false},
 	"slow":                {awsfake.Delay(2 * time.Second), false},
@@ -120,11 +122,33 @@ func TestAFailedHeartbeatIsTriedAgainSoon(t *testing.T) {
 				if fails, works := s.log.count("hook heartbeat fails"), s.log.count("hook heartbeat works again"); fails != want || works != want {
 					t.Errorf("got %d events of failing and %d of working again, want %d of each:\n%s", fails, works, want, s.log)
 				}
-				if f.refused && s.log.count("allow autoscaling:RecordLifecycleActionHeartbeat") != 1 {
-					t.Errorf("the log doesn't say what to allow:\n%s", s.log)
+				s.wantWords(t, f.refused, heartbeat)
+			})
+		})
+	}
+}
+
+func TestRefusedHeartbeatsAreTriedSlowly(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault       awsfake.Fault
+		least, most int
+	}{
+		"refused":   {awsfake.AccessDenied(), 10, 15},
+		"throttled": {awsfake.Throttled(), 30, 50},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := stage(t, []awsfake.LifecycleHook{terminate}, always(0.5))
+				k := s.find(t, hook.Terminating)
+				s.Begin(instance, terminate.Transition)
+				s.aws.Inject(heartbeat, awsfake.Always, c.fault)
+				keep(t, k, time.Time{})
+				pass(terminate.Timeout - time.Second)
+				if got := s.aws.Calls(heartbeat); got < c.least || got > c.most {
+					t.Errorf("got %d calls, want %d to %d", got, c.least, c.most)
 				}
-				if s.log.count(token) > 0 {
-					t.Errorf("the log holds the session token:\n%s", s.log)
+				if got := s.log.count("hook heartbeat fails"); got != 1 {
+					t.Errorf("got %d events of failing, want one:\n%s", got, s.log)
 				}
 			})
 		})
