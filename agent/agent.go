@@ -86,9 +86,10 @@ type Agent struct {
 
 	reloading sync.Mutex // held during a reload
 
-	// leaving ends when a drain begins, by leave.
-	leaving context.Context
-	leave   context.CancelFunc
+	// leaving ends when a drain begins, by leave; gone when a node that gave up its boot for that is drained, or the agent
+	// ends, by departed.
+	leaving, gone   context.Context
+	leave, departed context.CancelFunc
 }
 
 // Run boots the node and serves until ctx ends. It returns nil when it was asked to stop, a *[ConfigurationError] for
@@ -116,6 +117,8 @@ func Run(ctx context.Context, o Options) error {
 	a.plugin = sync.OnceValues(func() (string, error) { return a.findPlugin(ctx) })
 	a.leaving, a.leave = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.leave()
+	a.gone, a.departed = context.WithCancel(context.WithoutCancel(ctx))
+	defer a.departed()
 
 	// The servers outlive the boot and the drain: both are when people look.
 	servers, stopServers := context.WithCancel(context.WithoutCancel(ctx))
@@ -163,6 +166,7 @@ func (a *Agent) run(ctx context.Context, group *errgroup.Group, servers context.
 
 // live is everything between the control socket's opening and its closing.
 func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context.Context) error {
+	defer a.departed()
 	err := a.boot(ctx, group, servers)
 	if err == nil {
 		err = a.serve(ctx, group, servers)

@@ -33,17 +33,18 @@ const (
 
 // parts are what the stages of a boot produce, in their order. A field is nil or zero until its stage has ended.
 type parts struct {
-	config   config.Config
-	userData []byte // that is a layer of the configuration; nil for none
-	identity node.Identity
-	engine   *client.Client
-	keeper   *secret.Keeper
-	store    *secret.Store
-	runner   *workload.Runner
-	images   []image.Image
-	delivery *delivery
-	checks   []health.Check
-	monitor  *health.Monitor
+	config     config.Config
+	userData   []byte // that is a layer of the configuration; nil for none
+	identity   node.Identity
+	membership *membership // nil outside EC2
+	engine     *client.Client
+	keeper     *secret.Keeper
+	store      *secret.Store
+	runner     *workload.Runner
+	images     []image.Image
+	delivery   *delivery
+	checks     []health.Check
+	monitor    *health.Monitor
 }
 
 // boot goes through the stages until the workload is up. The health listener it opens is served until servers ends.
@@ -53,6 +54,7 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	if err := a.stage(ctx, "node", a.discover); err != nil {
 		return err
 	}
+	a.heed(ctx, group, servers)
 	listeners, held, err := a.listenHealth(ctx, a.parts().config.Health.Listen)
 	if err != nil {
 		return err
@@ -77,9 +79,7 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	}
 	if found {
 		a.log.WarnContext(ctx, "an earlier agent was cut off in a drain, which goes on", "reason", request.Reason)
-		if err := a.depart(ctx, request); err != nil {
-			return err
-		}
+		a.giveUpBoot(request)
 	}
 	// From here on the boot is given up for a node that is to leave.
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -157,6 +157,11 @@ func (a *Agent) discover(ctx context.Context, span *report.Span) error {
 	if metadata == nil {
 		return nil
 	}
+	member, err := a.join(ctx, metadata)
+	if err != nil {
+		return err
+	}
+	a.update(func(p *parts) { p.membership = member })
 	data, err := metadata.UserData(ctx)
 	if err != nil {
 		return fmt.Errorf("read user data: %w", err)

@@ -102,8 +102,18 @@ func (a *Agent) cutOff() (request drain.Request, found bool, err error) {
 // errLeaving ends a boot of a node that is to leave instead.
 var errLeaving = errors.New("the node leaves")
 
-// depart drains the node for a reason that doesn't wait for an operator, also in the middle of a boot: that is ended first.
+// depart drains the node for a reason that doesn't wait for an operator, also in the middle of a boot: that is given up
+// first. It returns when the node is drained, or when there was nothing yet that could be.
 func (a *Agent) depart(ctx context.Context, request drain.Request) error {
+	if !a.giveUpBoot(request) {
+		return a.drainNode(context.WithoutCancel(ctx), request)
+	}
+	<-a.gone.Done()
+	return nil
+}
+
+// giveUpBoot has the node drain as soon as its boot can be given up; false when it is over.
+func (a *Agent) giveUpBoot(request drain.Request) bool {
 	a.mu.Lock()
 	booting := !a.up
 	if booting && a.departure == nil {
@@ -112,9 +122,8 @@ func (a *Agent) depart(ctx context.Context, request drain.Request) error {
 	a.mu.Unlock()
 	if booting {
 		a.leave()
-		return nil
 	}
-	return a.drainNode(context.WithoutCancel(ctx), request)
+	return booting
 }
 
 // leaveInstead is the life of a node that drains before its boot was over: what runs since before is stopped, and whoever
@@ -126,6 +135,7 @@ func (a *Agent) leaveInstead(ctx context.Context, request drain.Request) error {
 	a.supervisor.ready.Store(true)
 	a.supervisor.notifier.Ready()
 	err := a.drainNode(context.WithoutCancel(ctx), request)
+	a.departed()
 	<-ctx.Done()
 	return err
 }
@@ -150,10 +160,9 @@ const (
 func (a *Agent) drainSteps(p parts, d *drain.Drain) []drain.Step {
 	cfg := p.config.Drain
 	var steps []drain.Step
-	if cfg.DeregisterDelay > 0 {
-		steps = append(steps, drain.Step{Name: "edge", Weight: edgeWeight, Limit: time.Duration(cfg.DeregisterDelay), Run: func(ctx context.Context) error {
-			<-ctx.Done() // the step's time is what it is about
-			return nil
+	if cfg.DeregisterDelay > 0 || p.membership != nil {
+		steps = append(steps, drain.Step{Name: "edge", Weight: edgeWeight, Run: func(ctx context.Context) error {
+			return a.leaveEdge(ctx, p)
 		}})
 	}
 	steps = append(steps, drain.Step{Name: "services", Weight: servicesWeight, Run: func(ctx context.Context) error {

@@ -62,18 +62,49 @@ func (n *node) awayFromEC2() {
 	n.env["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = server.URL
 }
 
-// onEC2 starts a metadata service with this user data.
+// announcements are what EC2 says to an instance; empty for nothing.
+type announcements struct {
+	state string // target lifecycle state
+	spot  string // instance action, as JSON
+}
+
+// onEC2 starts a metadata service with this user data, for an instance in service.
 func (n *node) onEC2(userData string) {
 	n.t.Helper()
+	n.userData = userData
+	n.metadata = lab.MetadataService(n.t, n.metadataConfig(announcements{state: "InService"}))
+	n.env["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = n.metadata.URL
+}
+
+// announce changes what EC2 says.
+func (n *node) announce(a announcements) {
+	n.t.Helper()
+	if err := n.metadata.Configure(n.metadataConfig(a)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// metadataConfig has the mock announce nothing by itself: it serves other values at the paths of announcements.
+func (n *node) metadataConfig(a announcements) string {
+	n.t.Helper()
+	const latest = "/latest/meta-data/"
 	config, err := json.Marshal(map[string]any{
 		"userdata": map[string]any{"values": map[string]any{
-			"userdata": base64.StdEncoding.EncodeToString([]byte(userData)),
+			"userdata": base64.StdEncoding.EncodeToString([]byte(n.userData)),
 		}},
+		"metadata": map[string]any{
+			"paths": map[string]any{
+				"target-lifecycle-state": latest + "unused/1", "spot": latest + "unused/2",
+				"rebalance-rec-time": latest + "unused/3", "events": latest + "unused/4",
+				"kernel-id": latest + "autoscaling/target-lifecycle-state", "ramdisk-id": latest + "spot/instance-action",
+			},
+			"values": map[string]any{"kernel-id": a.state, "ramdisk-id": a.spot},
+		},
 	})
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.env["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = lab.MetadataMock(n.t, string(config))
+	return string(config)
 }
 
 func (n *node) createSecret(name, value string) {

@@ -51,6 +51,8 @@ type node struct {
 	registry *lab.RegistryServer
 	slow     *narrow // in front of registry
 	aws      *awsfake.Server
+	metadata *lab.MetadataServer // of an instance
+	userData string
 	vault    *sm.Client
 	agents   []*process
 }

@@ -11,7 +11,14 @@ import (
 // MetadataServer is a running amazon-ec2-metadata-mock.
 type MetadataServer struct {
 	*Process
-	URL string // such as http://127.0.0.1:41234, without /latest
+	URL  string // such as http://127.0.0.1:41234, without /latest
+	file string
+}
+
+// Configure changes the values that the mock serves. Paths, and what isn't a value, stay as they were at its start. The mock
+// notices by itself, a moment later.
+func (m *MetadataServer) Configure(config string) error {
+	return os.WriteFile(m.file, []byte(config), 0o600)
 }
 
 // StartMetadataMock starts an EC2 metadata service on a free loopback port that speaks IMDSv2 only: a request without
@@ -30,7 +37,7 @@ func StartMetadataMock(ctx context.Context, dir, config string) (*MetadataServer
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(path, "--imdsv2", "--hostname", "127.0.0.1", "--port", "0", "--config-file", file)
+	cmd := exec.Command(path, "--imdsv2", "--hostname", "127.0.0.1", "--port", "0", "--config-file", file, "--watch-config-file")
 	p, err := start("ec2-metadata-mock", cmd)
 	if err != nil {
 		return nil, err
@@ -40,5 +47,5 @@ func StartMetadataMock(ctx context.Context, dir, config string) (*MetadataServer
 		p.Stop()
 		return nil, err
 	}
-	return &MetadataServer{p, url}, nil
+	return &MetadataServer{p, url, file}, nil
 }

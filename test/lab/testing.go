@@ -116,10 +116,16 @@ func Moto(t testing.TB) string {
 // of the mock's configuration file, "" for none. See [StartMetadataMock].
 func MetadataMock(t testing.TB, config string) string {
 	t.Helper()
+	return MetadataService(t, config).URL
+}
+
+// MetadataService is [MetadataMock] for a test that changes what is served.
+func MetadataService(t testing.TB, config string) *MetadataServer {
+	t.Helper()
 	server, err := StartMetadataMock(t.Context(), t.TempDir(), config)
 	need(t, err)
 	endWith(t, server.Process)
-	return server.URL
+	return server
 }
 
 // Registry starts an empty registry with TLS and a password on 127.0.0.1 that ends with the test.

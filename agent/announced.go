@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/flowviz/flowagent/agent/config"
+	"github.com/flowviz/flowagent/agent/drain"
+	"github.com/flowviz/flowagent/agent/drain/balancer"
+	"github.com/flowviz/flowagent/agent/drain/hook"
+	"github.com/flowviz/flowagent/agent/drain/notice"
+	"github.com/flowviz/flowagent/agent/node"
+)
+
+// membership is the instance's place in its Auto Scaling group and behind its load balancers.
+type membership struct {
+	metadata *node.Metadata
+	hooks    *hook.Hooks
+	targets  *balancer.Targets
+}
+
+// join makes the clients for the instance's place; they call nobody yet.
+func (a *Agent) join(ctx context.Context, metadata *node.Metadata) (*membership, error) {
+	cfg, err := a.aws.Config(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	instance := a.parts().identity.InstanceID
+	var addresses []string
+	// Target groups of type ip know the instance by it.
+	if address, found, err := metadata.Get(ctx, "local-ipv4"); err == nil && found && address != "" {
+		addresses = append(addresses, address)
+	}
+	balancing, scaling := balancer.NewClients(cfg)
+	return &membership{
+		metadata: metadata,
+		hooks:    hook.New(hook.Options{API: hook.NewClient(cfg), Instance: instance, Log: a.log}),
+		targets:  balancer.New(balancer.Options{LoadBalancing: balancing, Scaling: scaling, Instance: instance, Addresses: addresses, Log: a.log}),
+	}, nil
+}
+
+// heed follows what EC2 announces to this instance until servers ends: also during the boot, which it may end, and during
+// a drain, which it may hasten.
+func (a *Agent) heed(ctx context.Context, group *errgroup.Group, servers context.Context) {
+	p := a.parts()
+	if p.membership == nil {
+		return
+	}
+	watcher := notice.New(p.membership.metadata, notice.Options{Interval: time.Duration(p.config.Lifecycle.Interval), Log: a.log})
+	group.Go(func() error {
+		// What follows from a notice takes long, and the next notice may hasten it.
+		var consequences sync.WaitGroup
+		watcher.Run(servers, func(n notice.Notice) {
+			a.log.InfoContext(servers, "announced by EC2", "kind", string(n.Kind), "detail", n.Detail, "at", n.At)
+			consequences.Go(func() { a.follow(ctx, n) })
+		})
+		consequences.Wait()
+		return nil
+	})
+}
+
+// follow does what a notice asks for.
+func (a *Agent) follow(ctx context.Context, n notice.Notice) {
+	request := drain.Request{Trigger: string(n.Kind)}
+	switch {
+	case n.Kind == notice.Terminate:
+		a.terminate(ctx)
+		return
+	case n.Kind == notice.Spot:
+		request.Reason, request.Until = "EC2 takes the spot instance back: "+n.Detail, n.At
+	case n.Kind == notice.Rebalance && a.parts().config.Lifecycle.Rebalance == config.AdviceDrain:
+		request.Reason = "EC2 recommends to leave: the spot instance may be taken back"
+	default:
+		return // that it was announced is in the log
+	}
+	if err := a.depart(ctx, request); err != nil {
+		a.log.ErrorContext(ctx, "node not drained as it should", "reason", request.Reason, "error", err)
+	}
+}
+
+// terminate drains the node for its Auto Scaling group, and lets the group go on when that has ended, whether it worked or
+// not: an instance that waits is no use to anybody.
+func (a *Agent) terminate(ctx context.Context) {
+	p := a.parts()
+	request := drain.Request{Reason: "Auto Scaling terminates the instance", Trigger: string(notice.Terminate)}
+	// The agent's own end must not end this: the group waits for an answer.
+	ctx = context.WithoutCancel(ctx)
+	keeping, stop := context.WithCancel(ctx)
+	var hooks []*hook.Hook
+	var beats sync.WaitGroup
+	beats.Go(func() { // beside the drain, which begins at once
+		found, err := p.membership.hooks.Find(keeping, hook.Terminating, p.config.Lifecycle.TerminateHook)
+		if err != nil && !errors.Is(err, hook.ErrNoHook) {
+			a.log.WarnContext(ctx, "termination hooks not found", "error", err)
+		}
+		hooks = found
+		for _, h := range found {
+			beats.Go(func() { h.Keep(keeping, time.Time{}) })
+		}
+	})
+	if err := a.depart(ctx, request); err != nil {
+		a.log.ErrorContext(ctx, "node not drained as it should", "reason", request.Reason, "error", err)
+	}
+	stop()
+	beats.Wait()
+	if hooks == nil { // looking for them was cut short by a drain that took no time
+		hooks, _ = p.membership.hooks.Find(ctx, hook.Terminating, p.config.Lifecycle.TerminateHook) // what is wrong was said
+	}
+	var completions sync.WaitGroup
+	for _, h := range hooks {
+		completions.Go(func() {
+			if _, err := h.Complete(ctx, hook.Continue); err != nil {
+				a.log.ErrorContext(ctx, "lifecycle action not completed", "hook", h.Name, "error", err)
+			}
+		})
+	}
+	completions.Wait()
+}
+
+// leaveEdge sees to it that nobody sends new requests: by the load balancers' own word, or, where there are none or they
+// can't be asked, by giving them time to notice that /health says 503.
+func (a *Agent) leaveEdge(ctx context.Context, p parts) error {
+	delay, stop := context.WithTimeout(ctx, time.Duration(p.config.Drain.DeregisterDelay))
+	defer stop()
+	if p.membership != nil {
+		groups, err := p.membership.targets.Find(ctx)
+		if len(groups) > 0 {
+			err = errors.Join(err, p.membership.targets.Leave(ctx, groups))
+			if err == nil {
+				return nil
+			}
+		}
+		if err != nil {
+			<-delay.Done()
+			return fmt.Errorf("waited for drain.deregisterDelay instead: %w", err)
+		}
+	}
+	<-delay.Done()
+	return nil
+}
