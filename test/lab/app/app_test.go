@@ -110,6 +110,21 @@ func TestHealthFollowsStartAndFile(t *testing.T) {
 	}
 }
 
+func TestSlowAnswersAfterItsDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for path, want := range map[string]struct {
+			status int
+			after  time.Duration
+		}{"/slow/3s": {http.StatusOK, 3 * time.Second}, "/slow/soon": {http.StatusBadRequest, 0}} {
+			begin, recorder := time.Now(), httptest.NewRecorder()
+			handler(begin, "").ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, path, nil))
+			if took := time.Since(begin); recorder.Code != want.status || took != want.after {
+				t.Errorf("%s: got status %d after %v, want %d after %v", path, recorder.Code, took, want.status, want.after)
+			}
+		}
+	})
+}
+
 func TestHealthcheckReportsWhatServeAnswers(t *testing.T) {
 	for status, want := range map[int]int{http.StatusOK: exitDone, http.StatusServiceUnavailable: exitFailed} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))

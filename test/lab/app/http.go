@@ -70,6 +70,15 @@ func handler(readyAt time.Time, unhealthyFile string) http.Handler {
 		}
 		_, _ = w.Write(content)
 	})
+	mux.HandleFunc("GET /slow/{delay}", func(w http.ResponseWriter, r *http.Request) {
+		delay, err := time.ParseDuration(r.PathValue("delay"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		wait(r.Context(), delay)
+		fmt.Fprintln(w, "done")
+	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		name, err := os.Hostname()
 		if err != nil {

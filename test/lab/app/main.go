@@ -4,7 +4,8 @@
 //
 //	app serve [-addr :8080] [-ready-after 1s] [-unhealthy-file F]
 //	    HTTP: /health answers 503 until ready-after has passed and while F exists, then 200; /env/NAME a variable;
-//	    /file/PATH a file; / its host name. Ends with 0 on SIGTERM or SIGINT.
+//	    /file/PATH a file; /slow/D answers after D, and sends nothing before; / its host name. Ends with 0 on SIGTERM
+//	    or SIGINT, at once.
 //	app exit CODE [-after 1s] [-print TEXT]      prints TEXT and ends with CODE
 //	app trap [-linger 1s]                        prints "ready", then the name of each SIGHUP, SIGUSR1, SIGTERM or
 //	                                             SIGINT; the last two end it with 0 after linger
