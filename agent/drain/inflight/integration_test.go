@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/flowviz/flowagent/test/lab"
 )
@@ -61,12 +63,13 @@ type running struct {
 	port string // on the machine, of its port 8080
 }
 
-// start runs the app's HTTP server on port, which is published unless mode is the network of something else.
+// start runs the app's HTTP server on port, which is published unless mode is the network of something else. It has a
+// user of its own, as services should.
 func (s *site) start(service string, mode container.NetworkMode, port uint16) running {
 	s.t.Helper()
 	inside, _ := network.PortFrom(port, network.TCP)
 	config := &container.Config{
-		Image: testImage, Cmd: []string{"serve", "-addr", ":" + strconv.Itoa(int(port))},
+		Image: testImage, User: "1000", Cmd: []string{"serve", "-addr", ":" + strconv.Itoa(int(port))},
 		Labels: map[string]string{"com.docker.compose.project": s.name, "com.docker.compose.service": service, "com.docker.compose.oneoff": "False"},
 	}
 	host := &container.HostConfig{NetworkMode: mode}
@@ -289,5 +292,36 @@ func TestAContainerThatIsGoneHasNothingUnderWay(t *testing.T) {
 	// Whoever still believes that it runs.
 	if got, want := s.count(New(Options{Containers: listed(before)})), "none"; got != want {
 		t.Errorf("by its old process: got %q, want %q", got, want)
+	}
+}
+
+// The unit's capabilities, in the low half of the sets: nobody's processes may be traced, root's included.
+const unitCapabilities = 1<<unix.CAP_CHOWN | 1<<unix.CAP_FOWNER | 1<<unix.CAP_DAC_READ_SEARCH
+
+func TestTheUnitsCapabilitiesAreEnough(t *testing.T) {
+	s := newSite(t)
+	web := s.start("web", "", 8080)
+	s.ask(net.JoinHostPort(s.bridge(), web.port), "/slow/1h")
+	done := make(chan string)
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with this function
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		data[0].Effective, data[0].Permitted = unitCapabilities, unitCapabilities
+		if err := unix.Capset(&header, &data[0]); err != nil {
+			done <- err.Error()
+			return
+		}
+		counts, err := s.counter(far).Count(t.Context())
+		if err != nil {
+			done <- err.Error()
+			return
+		}
+		done <- counts.String()
+	}()
+	// Known to be busy, and not unknown: conntrack may be read as well.
+	if got, want := <-done, "web: 1 busy"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
