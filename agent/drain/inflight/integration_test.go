@@ -133,7 +133,8 @@ func (s *site) wait(c *Counter) string {
 func (s *site) ask(address, path string) net.Conn {
 	s.t.Helper()
 	for {
-		conn, err := new(net.Dialer).DialContext(s.t.Context(), "tcp", address)
+		// Without probes of its own, like a load balancer.
+		conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(s.t.Context(), "tcp", address)
 		if err == nil {
 			// docker-proxy accepts before the service listens, and the lab's own address is where it is asked.
 			if _, err = answer(conn, "/health"); err == nil {
@@ -226,6 +227,22 @@ func TestAnAnsweredRequestsConnectionIsDoneWhenItIsIdle(t *testing.T) {
 		if got, want := s.wait(s.counter(far)), "none"; got != want {
 			t.Errorf("%s: closed: got %q, want %q", name, got, want)
 		}
+	}
+}
+
+// The app's server probes every 15 s, as each of Go's does, and this test takes longer than that: whether the kernel shows
+// probes as expected can't be seen sooner.
+func TestTheServersProbesAreNoWork(t *testing.T) {
+	const moreThanInterval = 18 * time.Second
+	s := newSite(t)
+	web := s.start("web", "", 8080)
+	for range 3 {
+		if _, err := read(s.ask(net.JoinHostPort(s.bridge(), web.port), "/health")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := s.wait(s.counter(moreThanInterval)), "web: 3 idle"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
