@@ -91,35 +91,34 @@ func (a *Agent) terminate(ctx context.Context) {
 	// The agent's own end must not end this: the group waits for an answer.
 	ctx = context.WithoutCancel(ctx)
 	keeping, stop := context.WithCancel(ctx)
+	defer stop()
 	var hooks []*hook.Hook
-	var beats sync.WaitGroup
-	beats.Go(func() { // beside the drain, which begins at once
-		found, err := p.membership.hooks.Find(keeping, hook.Terminating, p.config.Lifecycle.TerminateHook)
+	var looking, working sync.WaitGroup
+	looking.Go(func() { // beside the drain, which begins at once
+		found, err := p.membership.hooks.Find(ctx, hook.Terminating, p.config.Lifecycle.TerminateHook)
 		if err != nil && !errors.Is(err, hook.ErrNoHook) {
 			a.log.WarnContext(ctx, "termination hooks not found", "error", err)
 		}
-		hooks = found
 		for _, h := range found {
-			beats.Go(func() { h.Keep(keeping, time.Time{}) })
+			working.Go(func() { h.Keep(keeping, time.Time{}) })
 		}
+		hooks = found
 	})
 	if err := a.depart(ctx, request); err != nil {
 		a.log.ErrorContext(ctx, "node not drained as it should", "reason", request.Reason, "error", err)
 	}
-	stop()
-	beats.Wait()
-	if hooks == nil { // looking for them was cut short by a drain that took no time
-		hooks, _ = p.membership.hooks.Find(ctx, hook.Terminating, p.config.Lifecycle.TerminateHook) // what is wrong was said
-	}
-	var completions sync.WaitGroup
+	looking.Wait()
+	var completing sync.WaitGroup
 	for _, h := range hooks {
-		completions.Go(func() {
+		completing.Go(func() {
 			if _, err := h.Complete(ctx, hook.Continue); err != nil {
 				a.log.ErrorContext(ctx, "lifecycle action not completed", "hook", h.Name, "error", err)
 			}
 		})
 	}
-	completions.Wait()
+	completing.Wait()
+	stop()
+	working.Wait()
 }
 
 // leaveEdge sees to it that nobody sends new requests: by the load balancers' own word, or, where there are none or they

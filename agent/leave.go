@@ -12,6 +12,7 @@ import (
 
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/drain"
+	"github.com/flowviz/flowagent/agent/drain/inflight"
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/health/probe"
 	"github.com/flowviz/flowagent/agent/secret"
@@ -149,10 +150,11 @@ func (a *Agent) newDrain(request drain.Request) *drain.Drain {
 	return drain.New(a.log, request, budget)
 }
 
-// The weights share a budget of which nobody knows beforehand where it is needed: most for services to end by themselves.
-// The edge gets as much as all that follow, so that a delay is cut to half of the budget at most.
+// The weights share a budget of which nobody knows beforehand where it is needed: most for work to end by itself, in requests
+// and in services. The edge gets as much as all that follow, so that a delay is cut to half of the budget at most.
 const (
-	edgeWeight     = 5
+	edgeWeight     = 9
+	requestsWeight = 4
 	servicesWeight = 4
 	hooksWeight    = 1
 )
@@ -165,6 +167,9 @@ func (a *Agent) drainSteps(p parts, d *drain.Drain) []drain.Step {
 			return a.leaveEdge(ctx, p)
 		}})
 	}
+	steps = append(steps, drain.Step{Name: "requests", Weight: requestsWeight, Run: func(ctx context.Context) error {
+		return a.awaitRequests(ctx, p, d)
+	}})
 	steps = append(steps, drain.Step{Name: "services", Weight: servicesWeight, Run: func(ctx context.Context) error {
 		return a.stopServices(ctx, p)
 	}})
@@ -207,6 +212,17 @@ func (a *Agent) wipe(p parts) error {
 		store = opened
 	}
 	return store.Wipe()
+}
+
+// awaitRequests waits until the requests under way are answered. Those that take longer than the step may are left to their
+// services' own grace, which is no failure.
+func (a *Agent) awaitRequests(ctx context.Context, p parts, d *drain.Drain) error {
+	counter := inflight.New(inflight.Options{Containers: inflight.Project{Engine: p.engine, Name: p.runner.Project().Name()}, Log: a.log})
+	counts, err := counter.Wait(ctx, time.Duration(p.config.Drain.IdleAfter), func(c inflight.Counts) { d.Note(c.String()) })
+	if err != nil {
+		a.log.WarnContext(ctx, "requests are still under way: their services are stopped all the same", "requests", counts.String(), "error", err)
+	}
+	return nil
 }
 
 const (

@@ -158,6 +158,9 @@ func (c *checker) check(cfg *Config) {
 	if cfg.Lifecycle.Interval < minPoll {
 		c.refuse("lifecycle.interval", "", "must be at least %s", minPoll)
 	}
+	if cfg.Drain.IdleAfter == 0 {
+		c.refuse("drain.idleAfter", "", "must be longer than 0")
+	}
 	if cfg.Drain.Budget == 0 {
 		c.refuse("drain.budget", "", "must be longer than 0")
 	} else if cfg.Drain.DeregisterDelay >= cfg.Drain.Budget {

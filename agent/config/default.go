@@ -2,6 +2,9 @@ package config
 
 import "time"
 
+// inflightIdle is package inflight's own default, which says why.
+const inflightIdle = 5 * time.Second
+
 // Default is the configuration of a node whose document sets nothing. Maps and lists are empty.
 func Default() Config {
 	return Config{
@@ -32,7 +35,7 @@ func Default() Config {
 		},
 		Health: Health{Listen: ":9180"},
 		// Half of what a lifecycle hook is usually given, and more than a long request or task takes.
-		Drain: Drain{Budget: Duration(10 * time.Minute)},
+		Drain: Drain{Budget: Duration(10 * time.Minute), IdleAfter: Duration(inflightIdle)},
 		// aws-node-termination-handler asks as often.
 		Lifecycle: Lifecycle{Interval: Duration(2 * time.Second), Rebalance: AdviceNote},
 	}

@@ -139,6 +139,7 @@ drain:
   budget: 10m                          # default
   order: []                            # /etc/more.yaml:3:10
   deregisterDelay: 0s                  # default
+  idleAfter: 5s                        # default
 lifecycle:
   interval: 2s                         # default
   rebalance: note                      # default

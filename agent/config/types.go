@@ -313,6 +313,8 @@ type Drain struct {
 	Order []string `yaml:"order"`
 	// How long a load balancer or edge is given to notice that /health turned 503, before services stop.
 	DeregisterDelay Duration `yaml:"deregisterDelay"`
+	// How long no packet may have been seen on a connection for it to count as idle rather than as a request under way; longer than the longest silence of a request that is worth waiting for.
+	IdleAfter Duration `yaml:"idleAfter"`
 	// Programs that run once the services have stopped, one after the other, such as one that ships the last logs. One that fails keeps none from running.
 	Hooks []DrainHook `yaml:"hooks"`
 }

@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -110,4 +114,51 @@ func TestDrainHooksRunAfterTheServicesAndFailAlone(t *testing.T) {
 	}
 	n.checkEmptyStore()
 	a.await("the hook's event", func(e event) bool { return e.Msg == "drain hook done" && strings.Contains(e.line, "ships") })
+}
+
+func TestADrainWaitsForTheRequestUnderWayAndNotForAnIdleConnection(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "stories/requests")
+	host, _, _ := strings.Cut(n.address, ":")
+	n.dropIn("50-host.yaml", fmt.Sprintf("workload: {variables: {HOST: %q}}\n", host))
+	a := n.boot()
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", host+":8080")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	dial() // a load balancer's, on which nobody asks
+	asking := dial()
+	// Its service would be killed a second after it is told to stop, and closes its connections at once.
+	if _, err := fmt.Fprintf(asking, "GET /slow/3s HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	drained := make(chan string, 1)
+	go func() {
+		out, _ := n.command("drain").CombinedOutput()
+		drained <- string(out)
+	}()
+	response, err := http.ReadResponse(bufio.NewReader(asking), nil)
+	if err != nil {
+		t.Fatalf("the request that was under way: %v", err)
+	}
+	defer response.Body.Close()
+	if body, err := io.ReadAll(response.Body); err != nil || string(body) != "done\n" {
+		t.Errorf("the request that was under way: got %q and %v, want its answer", body, err)
+	}
+	if got := <-drained; got != "drained\n" {
+		t.Errorf("flowagent drain: got %q, want drained", got)
+	}
+	for _, step := range n.status().Drain.Steps {
+		if step.Error != "" {
+			t.Errorf("%s: %s", step.Name, step.Error)
+		}
+	}
+	if strings.Contains(a.journal.String(), "requests are still under way") {
+		t.Error("the idle connection held the drain until its time was up")
+	}
 }

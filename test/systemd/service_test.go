@@ -304,6 +304,26 @@ func TestABootThatTakesLongIsWaitedForAndOneThatFailsIsTriedAgain(t *testing.T) 
 	n.awaitReady()
 }
 
+func TestADrainSeesConnectionsFromItsSandbox(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.write("config.d/50-drain.yaml", "drain: {idleAfter: 1s}\n")
+	n.start()
+	conn, err := n.Dial(t.Context(), "tcp", "127.0.0.1:8080") // on which nobody asks
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	n.Run(t, "flowagent", "drain")
+	if log := n.said(); strings.Contains(log, "can't be") || strings.Contains(log, "requests are still under way") {
+		t.Errorf("connections weren't counted, or couldn't be told apart:\n%s", log)
+	}
+	n.eventually("the drained node's 503", func() bool {
+		code, body, err := n.get("/health")
+		return err == nil && code == 503 && strings.Contains(body, "drained")
+	})
+}
+
 func TestAShutdownOfTheMachineDrainsTheNode(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
