@@ -110,6 +110,7 @@ func Run(ctx context.Context, o Options) error {
 		Boot:    a.bootMetrics,
 		Secrets: a.secretsStatus,
 		Drain:   a.drainStatus,
+		Notices: noticeKinds(),
 
 		Recoveries: a.recoveries,
 	})

@@ -44,6 +44,14 @@ func (a *Agent) join(ctx context.Context, metadata *node.Metadata) (*membership,
 	}, nil
 }
 
+func noticeKinds() []string {
+	var kinds []string
+	for _, kind := range []notice.Kind{notice.Terminate, notice.Lifecycle, notice.Spot, notice.Rebalance, notice.Maintenance} {
+		kinds = append(kinds, string(kind))
+	}
+	return kinds
+}
+
 // heed follows what EC2 announces to this instance until servers ends: also during the boot, which it may end, and during
 // a drain, which it may hasten.
 func (a *Agent) heed(ctx context.Context, group *errgroup.Group, servers context.Context) {
@@ -56,7 +64,12 @@ func (a *Agent) heed(ctx context.Context, group *errgroup.Group, servers context
 		// What follows from a notice takes long, and the next notice may hasten it.
 		var consequences sync.WaitGroup
 		watcher.Run(servers, func(n notice.Notice) {
-			a.log.InfoContext(servers, "announced by EC2", "kind", string(n.Kind), "detail", n.Detail, "at", n.At)
+			a.metrics.Noticed(string(n.Kind))
+			log := a.log.With("kind", string(n.Kind), "detail", n.Detail)
+			if !n.At.IsZero() {
+				log = log.With("at", n.At)
+			}
+			log.InfoContext(servers, "announced by EC2")
 			consequences.Go(func() { a.follow(ctx, n) })
 		})
 		consequences.Wait()

@@ -71,6 +71,9 @@ func TestAnInstanceThatIsTerminatedDrainsAndLetsItsGroupGoOn(t *testing.T) {
 	if d := n.status().Drain; d == nil || d.Trigger != "terminate" || d.Error != "" || d.Ended.IsZero() {
 		t.Errorf("status: got drain %+v, want one for the termination that ended well", d)
 	}
+	if _, metrics := n.get("/metrics"); !strings.Contains(metrics, `flowagent_notices_total{kind="terminate"} 1`+"\n") || !strings.Contains(metrics, `flowagent_drain_state{state="drained"} 1`+"\n") {
+		t.Errorf("/metrics doesn't tell of the notice and the drain:\n%s", metrics)
+	}
 	if count := strings.Count(a.journal.String(), `"msg":"drain started"`); count != 1 {
 		t.Errorf("got %d drains, want one for one announcement", count)
 	}

@@ -32,6 +32,8 @@ type Sources struct {
 	Delays  func() *health.Delays
 	Boot    func() Boot
 	Secrets func() []secret.Status
+	// Notices are the kinds of announcements that there are.
+	Notices []string
 	// Drain is how far a drain is; nil for none.
 	Drain func() *report.Drain
 	// Recoveries has one entry for each service that is watched; nil for none.
@@ -66,6 +68,7 @@ const (
 type Metrics struct {
 	registry  *prometheus.Registry
 	refreshes *prometheus.CounterVec
+	notices   *prometheus.CounterVec
 }
 
 // New makes the metrics of one agent, in a registry of their own.
@@ -75,12 +78,18 @@ func New(s Sources) *Metrics {
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flowagent_secret_refreshes_total", Help: "Refreshes of the secrets by result.",
 		}, []string{"result"}),
+		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flowagent_notices_total", Help: "What EC2 announced to this instance, by kind.",
+		}, []string{"kind"}),
 	}
 	for _, result := range []Result{Changed, Unchanged, Failed} {
 		m.refreshes.WithLabelValues(string(result)) // a series that is missing until it happens can't be alerted on
 	}
+	for _, kind := range s.Notices {
+		m.notices.WithLabelValues(kind)
+	}
 	m.registry.MustRegister(
-		m.refreshes, collector{s},
+		m.refreshes, m.notices, collector{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -88,6 +97,9 @@ func New(s Sources) *Metrics {
 
 // Refreshed counts one refresh of the secrets.
 func (m *Metrics) Refreshed(r Result) { m.refreshes.WithLabelValues(string(r)).Inc() }
+
+// Noticed counts one announcement of EC2's, of one of the kinds in [Sources].
+func (m *Metrics) Noticed(kind string) { m.notices.WithLabelValues(kind).Inc() }
 
 // scrapes is how many may be answered at once: a pair of Prometheus servers and a curious person.
 const scrapes = 3

@@ -50,6 +50,7 @@ func sources() Sources {
 		Recoveries: func() []Recoveries {
 			return []Recoveries{{Service: "api", Recovered: 2, Failed: 1}, {Service: "worker", Failed: 5, GivenUp: true}}
 		},
+		Notices: []string{"spot", "terminate"},
 		Drain: func() *report.Drain {
 			return &report.Drain{Started: now.Add(-time.Second), Ended: now, Steps: []report.Stage{
 				{Name: "drain.services", Started: now.Add(-time.Second), Ended: now.Add(-500 * time.Millisecond)},
@@ -74,10 +75,13 @@ func TestMetrics_SayWhatTheNodeKnows(t *testing.T) {
 	m.Refreshed(Changed)
 	m.Refreshed(Failed)
 	m.Refreshed(Failed)
+	m.Noticed("spot")
 	got := scrape(t, m)
 	for _, want := range []string{
 		`flowagent_build_info\{goversion="go[^"]+",version="1.2.3"\} 1`,
 		`flowagent_node_ready 1`,
+		`flowagent_notices_total\{kind="spot"\} 1`,
+		`flowagent_notices_total\{kind="terminate"\} 0`,
 		`flowagent_drain_step_duration_seconds\{step="services"\} 0.5`,
 		`flowagent_drain_step_failed\{step="secrets"\} 1`,
 		`flowagent_node_warning 1`,
