@@ -117,10 +117,21 @@ func TestReplicasOfAServiceAddUp(t *testing.T) {
 	p := newProc(t)
 	p.sockets(10, established("172.18.0.2:8080", "192.0.2.1:1"))
 	p.sockets(20, established("172.18.0.3:8080", "192.0.2.1:1"))
-	containers := listed{{Service: "api", PID: 10, Ports: []uint16{8080}}, {Service: "api", PID: 20, Ports: []uint16{8080}}, {Service: "api", PID: 99, Ports: []uint16{8080}}}
+	containers := listed{{Service: "api", PID: 10, Ports: []uint16{8080}}, {Service: "api", PID: 20, Ports: []uint16{8080}}, {Service: "api", PID: nobody, Ports: []uint16{8080}}}
 	counts, err := New(Options{Containers: containers, ProcRoot: p.dir}).Count(t.Context())
 	if got, want := counts.String(), "api: 2 unknown"; err != nil || got != want {
 		t.Errorf("got %q and error %v, want %q, with none of the process that is gone", got, err, want)
+	}
+}
+
+// nobody is above the kernel's PID_MAX_LIMIT.
+const nobody = 1 << 23
+
+func TestAProcessThatIsHiddenIsNotGone(t *testing.T) {
+	p := newProc(t) // which doesn't show this process
+	containers := listed{{Service: "api", PID: os.Getpid(), Ports: []uint16{8080}}}
+	if counts, err := New(Options{Containers: containers, ProcRoot: p.dir}).Count(t.Context()); !errors.Is(err, errHidden) {
+		t.Errorf("got %v and error %v, want %v", counts, err, errHidden)
 	}
 }
 

@@ -127,13 +127,28 @@ func (c *Counter) netDir(pid int) string {
 func (c *Counter) namespaceOf(pid int) (n namespace, found bool, err error) {
 	info, err := os.Stat(filepath.Join(c.netDir(pid), "tcp"))
 	if gone(err) {
-		return n, false, nil
+		return n, false, c.hidden(pid)
 	}
 	if err != nil {
 		return n, false, err
 	}
 	stat := info.Sys().(*syscall.Stat_t)
 	return namespace{device: uint64(stat.Dev), inode: stat.Ino}, true, nil
+}
+
+var errHidden = errors.New("the process runs but proc doesn't show it: mount proc without hidepid")
+
+// hidden is an error for a process that runs although there is nothing of it: without CAP_SYS_PTRACE that is how those of
+// others look when hidepid is set, and to take them for gone would end every drain at once.
+func (c *Counter) hidden(pid int) error {
+	dir := filepath.Dir(c.netDir(pid))
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return nil // it has ended, and its parent doesn't know yet
+	}
+	if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", dir, errHidden)
 }
 
 // sockets reads both tables of a process's network namespace. A kernel without IPv6 has no tcp6, and of a process that
