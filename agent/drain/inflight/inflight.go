@@ -25,8 +25,9 @@ import (
 	"time"
 )
 
-// DefaultIdleAfter is twice the two seconds in which nearly all answers begin, and one more because the kernel counts
-// in whole seconds. It is also what a drain takes at least while a load balancer's unused connections are open.
+// DefaultIdleAfter is a judgement, not a measurement: longer than an answer that somebody waits for is silent, and some
+// times the second that conntrack counts in, but short beside a deregistration delay of tens of seconds, since a drain
+// takes at least as long while a load balancer's unused connections are open.
 const DefaultIdleAfter = 5 * time.Second
 
 const (
