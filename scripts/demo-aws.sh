@@ -21,8 +21,21 @@ EOF
 }
 
 mkdir -p .build/demo/aws
-# Everything else is the mock's own instance: i-1234567890abcdef0 in us-east-1.
-printf '{"userdata": {"values": {"userdata": "%s"}}}\n' "$(user_data | base64 --wrap=0)" >.build/demo/aws/metadata-mock.json
+# Everything else is the mock's own instance: i-1234567890abcdef0 in us-east-1. By itself the mock announces at once all that
+# it knows, the instance's end first: those paths lead nowhere here, and an instance in service is what is announced.
+cat >.build/demo/aws/metadata-mock.json <<EOF
+{
+  "userdata": {"values": {"userdata": "$(user_data | base64 --wrap=0)"}},
+  "metadata": {
+    "paths": {
+      "target-lifecycle-state": "/latest/meta-data/unused/1", "spot": "/latest/meta-data/unused/2",
+      "rebalance-rec-time": "/latest/meta-data/unused/3", "events": "/latest/meta-data/unused/4",
+      "kernel-id": "/latest/meta-data/autoscaling/target-lifecycle-state"
+    },
+    "values": {"kernel-id": "InService"}
+  }
+}
+EOF
 exec scripts/lab.sh \
   --image flowviz/app:demo --image flowviz/postgres:demo --image flowviz/valkey:demo \
   --registry 123456789012.dkr.ecr.us-east-1.amazonaws.com \
