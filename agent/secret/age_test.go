@@ -195,7 +195,7 @@ func TestADamagedAgeFileOrDocumentKeepsTheOldValueAndShowsNothing(t *testing.T) 
 	}{
 		"cut in the header": {whole[:40], "not a whole age file", secret.ErrUnavailable},
 		"cut in the body":   {whole[:len(whole)-5], "cut off or was changed", secret.ErrUnavailable},
-		"changed":           {whole[:len(whole)-1] + "x", "cut off or was changed", secret.ErrUnavailable},
+		"changed":           {whole[:len(whole)-1] + string([]byte{whole[len(whole)-1] ^ 1}), "cut off or was changed", secret.ErrUnavailable},
 		"not encrypted":     {good, "not a whole age file", secret.ErrUnavailable},
 		"empty file":        {"", "not a whole age file", secret.ErrUnavailable},
 		"broken armor":      {armor.Header + "\n" + canary, "not a whole age file", secret.ErrUnavailable},
