@@ -31,15 +31,13 @@ type Request struct {
 
 // Step is one part of a drain.
 type Step struct {
-	// Name is a word for events, status and metrics: balancer, requests, services, hooks, secrets, lifecycle.
+	// Name is a word for events, status and metrics: edge, requests, services, hooks or secrets.
 	Name string
 	// Weight is the step's part of what is left of the budget, beside the weights of those after it. 0 is a step that takes
 	// no time to speak of: it may have all.
 	Weight int
-	// Limit is the longest that the step may take, whatever is left; 0 for no limit.
-	Limit time.Duration
 	// Always says that the step has a context of its own, which the end of the budget doesn't cancel: the node must not be
-	// left with its secrets, or its group waiting for an answer. Such a step bounds itself.
+	// left with its secrets. Such a step bounds itself.
 	Always bool
 	// Run does it. Its context ends when its share of the budget does.
 	Run func(ctx context.Context) error
@@ -162,9 +160,6 @@ func share(left time.Duration, step Step, rest []Step) time.Duration {
 	}
 	if step.Weight > 0 && total > step.Weight {
 		left = time.Duration(float64(left) * float64(step.Weight) / float64(total))
-	}
-	if step.Limit > 0 {
-		left = min(left, step.Limit)
 	}
 	return left
 }

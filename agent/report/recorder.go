@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Stage is one phase of a node's boot as it went, or goes.
+// Stage is one phase of a node's boot, or one step of its drain, as it went, or goes.
 type Stage struct {
-	// Name is config, node, engine, secrets, images or workload.
+	// Name is config, node, project, engine, secrets, images, workload or checks; of a drain's steps drain.edge and so on.
 	Name string `json:"name"`
 	// Started is when the stage began.
 	Started time.Time `json:"started"`
