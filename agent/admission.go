@@ -52,14 +52,18 @@ func (a *Agent) awaitReady(ctx context.Context) {
 			case <-tick.C:
 			case <-ctx.Done():
 				return context.Cause(ctx)
-			case <-a.leaving.Done():
-				return context.Cause(a.leaving)
+			case <-a.parting.Leaving().Done():
+				select { // a drain may be taken back
+				case <-a.parting.Staying().Done():
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		return // the node stops or leaves before it was ever ready
+		return // the agent stops before the node was ever ready
 	}
 	a.mu.Lock()
 	a.readyAt = time.Now()

@@ -77,6 +77,8 @@ type Agent struct {
 	undelivered error               // what the last delivery of secrets failed with
 	draining    *drain.Drain        // the last one; nil for none yet
 	departure   *drain.Request      // why the boot is given up; nil for no reason
+	mustLeave   *drain.Request      // why the node leaves for good; nil while it could still stay
+	outside     error               // why load balancers don't know a node whose drain was taken back
 	unapplied   []string            // what the last reload left for a restart
 	recovered   map[string]recovery // what became of services that had to be brought back
 
@@ -86,10 +88,10 @@ type Agent struct {
 
 	reloading sync.Mutex // held during a reload
 
-	// leaving ends when a drain begins, by leave; gone when a node that gave up its boot for that is drained, or the agent
-	// ends, by departed.
-	leaving, gone   context.Context
-	leave, departed context.CancelFunc
+	parting *parting // begins with a drain
+	// gone ends, by departed, when a node that gave up its boot for a drain is drained, or the agent ends.
+	gone     context.Context
+	departed context.CancelFunc
 }
 
 // Run boots the node and serves until ctx ends. It returns nil when it was asked to stop, a *[ConfigurationError] for
@@ -101,6 +103,7 @@ func Run(ctx context.Context, o Options) error {
 		recorder: report.NewRecorder(o.Log),
 		endpoint: health.NewEndpoint(),
 		started:  time.Now(),
+		parting:  newParting(),
 	}
 	a.supervisor.notifier = systemd.NewNotifier(o.Log)
 	a.metrics = metrics.New(metrics.Sources{
@@ -116,8 +119,6 @@ func Run(ctx context.Context, o Options) error {
 	})
 	a.endpoint.Handle("/metrics", a.metrics.Handler(o.Log))
 	a.plugin = sync.OnceValues(func() (string, error) { return a.findPlugin(ctx) })
-	a.leaving, a.leave = context.WithCancel(context.WithoutCancel(ctx))
-	defer a.leave()
 	a.gone, a.departed = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.departed()
 

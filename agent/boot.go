@@ -84,7 +84,7 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	// From here on the boot is given up for a node that is to leave.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(a.leaving, func() { cancel(errLeaving) })()
+	defer context.AfterFunc(a.parting.Leaving(), func() { cancel(errLeaving) })()
 	if err := a.gather(ctx); err != nil {
 		return err
 	}

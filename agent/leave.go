@@ -8,16 +8,22 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/drain/inflight"
+	"github.com/flowviz/flowagent/agent/drain/notice"
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/health/probe"
+	"github.com/flowviz/flowagent/agent/report"
 	"github.com/flowviz/flowagent/agent/secret"
 	"github.com/flowviz/flowagent/internal/atomicfile"
 )
+
+// operator is the trigger of a drain that a person asks for.
+const operator = "operator"
 
 // Drain implements [control.Agent].
 func (a *Agent) Drain(ctx context.Context, request drain.Request) error {
@@ -25,21 +31,26 @@ func (a *Agent) Drain(ctx context.Context, request drain.Request) error {
 		return errBooting
 	}
 	if request.Trigger == "" {
-		request.Trigger = "operator"
+		request.Trigger = operator
 	}
 	return a.drainNode(context.WithoutCancel(ctx), request)
 }
 
+// revocable says that a drain for this trigger is somebody's wish, and not what happens to the machine in any case.
+func revocable(trigger string) bool {
+	return trigger == operator || trigger == string(notice.Rebalance)
+}
+
 // drainNode lets the node go of its work, and returns when it has. A wish that comes while another drain is under way joins
-// it, with the earlier of both deadlines; a node that is drained stays so. One whose drain failed is drained again.
+// it, with the earlier of both deadlines; a node that is drained stays so. One whose drain failed is drained again. The error
+// is [drain.ErrTakenBack] where somebody took the drain back.
 func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
-	a.leave()
-	a.endpoint.Set(health.Draining, request.Reason)
 	a.mu.Lock()
-	if a.draining != nil {
-		a.draining.Hasten(request) // which does nothing to one that has ended
-	} else {
+	a.announceLeaving(request)
+	if a.draining == nil || over(a.draining.Status()) {
 		a.draining = a.newDrain(request)
+	} else {
+		a.draining.Hasten(request) // which does nothing to one that has ended
 	}
 	a.mu.Unlock()
 
@@ -47,16 +58,22 @@ func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
 	defer a.changing.Unlock()
 	a.mu.Lock()
 	d := a.draining
-	if status := d.Status(); !status.Ended.IsZero() && status.Error != "" {
+	status := d.Status()
+	if status.TakenBack && revocable(request.Trigger) {
+		a.mu.Unlock()
+		return drain.ErrTakenBack
+	}
+	if over(status) {
 		d = a.newDrain(request)
 		a.draining = d
 	}
+	// Once more: a recreation that ended in the meantime, or the end of a drain that was taken back, may have said ready.
+	a.announceLeaving(request)
 	a.mu.Unlock()
 	if !d.Status().Ended.IsZero() {
 		return nil
 	}
-	// Once more: a recreation that ended in the meantime may have said ready.
-	a.endpoint.Set(health.Draining, request.Reason)
+	admitted := a.wasAdmitted()
 	a.forgetAdmission(ctx)
 	a.noteLeaving(ctx, request, d.Deadline())
 	err := d.Run(ctx, a.drainSteps(a.parts(), d))
@@ -64,10 +81,91 @@ func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
 	if removeErr := os.Remove(a.leavingPath()); removeErr != nil {
 		a.log.WarnContext(ctx, "a restarted agent will drain again", "error", removeErr)
 	}
-	if err == nil {
+	switch {
+	case errors.Is(err, drain.ErrTakenBack):
+		a.stay(ctx, admitted)
+	case err == nil:
 		a.endpoint.Set(health.Draining, "drained: "+request.Reason)
 	}
 	return err
+}
+
+// over tells a drain that has ended and left the node other than drained.
+func over(status report.Drain) bool {
+	return !status.Ended.IsZero() && (status.Error != "" || status.TakenBack)
+}
+
+// announceLeaving is called with mu held.
+func (a *Agent) announceLeaving(request drain.Request) {
+	if !revocable(request.Trigger) && a.mustLeave == nil {
+		a.mustLeave = &request
+	}
+	a.parting.Begin()
+	a.endpoint.Set(health.Draining, request.Reason)
+}
+
+// CancelDrain implements [control.Agent].
+func (a *Agent) CancelDrain(ctx context.Context) error {
+	a.mu.Lock()
+	d, must, gaveUp := a.draining, a.mustLeave, a.departure != nil
+	a.mu.Unlock()
+	switch {
+	case d == nil || d.Status().TakenBack:
+		return errors.New("no drain is under way: there is nothing to take back")
+	case must != nil:
+		return fmt.Errorf("%w: %s, and nothing here changes that", drain.ErrTooLate, must.Reason)
+	case gaveUp: // its services may be half started or half stopped
+		return fmt.Errorf("%w: it began before the node was up: %s", drain.ErrTooLate, bootAgain)
+	}
+	if err := d.TakeBack(); err != nil {
+		return fmt.Errorf("%w: %s", err, bootAgain)
+	}
+	a.changing.Lock() // which the drain holds to its end
+	defer a.changing.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if must := a.mustLeave; must != nil {
+		return fmt.Errorf("%w: in the meantime, %s", drain.ErrTooLate, must.Reason)
+	}
+	return a.outside
+}
+
+// bootAgain is how a node that is drained comes back.
+const bootAgain = "once the node is drained, 'systemctl restart flowagent' has it back"
+
+// returnLimit bounds coming back to the load balancers, whose API answers within seconds. Who asked for it waits.
+const returnLimit = time.Minute
+
+// stay puts a node back whose drain was taken back. It is called with changing held, and does nothing where the node has to
+// leave for another reason by now.
+func (a *Agent) stay(ctx context.Context, admitted bool) {
+	a.mu.Lock()
+	if a.mustLeave != nil {
+		a.mu.Unlock()
+		return
+	}
+	a.parting.TakeBack()
+	if len(a.unsettled) > 0 {
+		a.endpoint.Set(health.Failing, "not ready after a secret changed: "+strings.Join(a.unsettled, ", "))
+	} else {
+		a.endpoint.Set(health.Ready, "ready")
+	}
+	a.mu.Unlock()
+	if admitted {
+		a.markAdmitted(ctx)
+	}
+	var err error
+	if member := a.parts().membership; member != nil {
+		ctx, cancel := context.WithTimeout(ctx, returnLimit)
+		defer cancel()
+		if err = member.targets.Return(ctx); err != nil {
+			err = fmt.Errorf("the node serves, but not for its load balancers: %w: 'flowagent drain' and '--cancel' try again", err)
+			a.log.ErrorContext(ctx, "node not back behind its load balancers", "error", err)
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.outside = err
 }
 
 // leavingPath is there while this node drains, so that an agent that was killed in the middle goes on when it is started
@@ -122,7 +220,7 @@ func (a *Agent) giveUpBoot(request drain.Request) bool {
 	}
 	a.mu.Unlock()
 	if booting {
-		a.leave()
+		a.parting.Begin()
 	}
 	return booting
 }
@@ -170,7 +268,7 @@ func (a *Agent) drainSteps(p parts, d *drain.Drain) []drain.Step {
 	steps = append(steps, drain.Step{Name: "requests", Weight: requestsWeight, Run: func(ctx context.Context) error {
 		return a.awaitRequests(ctx, p, d)
 	}})
-	steps = append(steps, drain.Step{Name: "services", Weight: servicesWeight, Run: func(ctx context.Context) error {
+	steps = append(steps, drain.Step{Name: "services", Weight: servicesWeight, Final: true, Run: func(ctx context.Context) error {
 		return a.stopServices(ctx, p)
 	}})
 	if len(cfg.Hooks) > 0 {

@@ -19,12 +19,28 @@ type recovery struct {
 	problem           string // for the status, once it was given up
 }
 
-// reconcile brings services back until ctx ends or a drain begins, which is no failure.
+// reconcile brings services back until ctx ends, which is no failure. A node that leaves is let alone, for as long as it
+// does.
 func (a *Agent) reconcile(ctx context.Context) error {
+	for {
+		leaving := a.parting.Leaving()
+		a.reconcileUntil(ctx, leaving)
+		if leaving.Err() == nil {
+			return nil
+		}
+		select {
+		case <-a.parting.Staying().Done():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (a *Agent) reconcileUntil(ctx, leaving context.Context) {
 	// A drain doesn't wait until a service is back.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(a.leaving, cancel)()
+	defer context.AfterFunc(leaving, cancel)()
 	_ = a.parts().runner.Reconcile(ctx, workload.Reconciliation{
 		Settings: func() (config.Reconcile, config.Ready) {
 			w := a.parts().config.Workload // a reload may change it
@@ -34,7 +50,6 @@ func (a *Agent) reconcile(ctx context.Context) error {
 		Report: func(r workload.Recovery) { a.noteRecovery(ctx, r) },
 		Random: rand.Float64,
 	})
-	return nil
 }
 
 // lockChanging locks changing, unless ctx ends before.

@@ -74,10 +74,10 @@ func (a *Agent) deliver(ctx context.Context) error {
 	// A drain doesn't wait until a service that is being recreated turns ready.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(a.leaving, cancel)()
+	defer context.AfterFunc(a.parting.Leaving(), cancel)()
 	a.changing.Lock()
 	defer a.changing.Unlock()
-	if a.leaving.Err() != nil {
+	if a.parting.Leaving().Err() != nil {
 		return nil // what was wiped stays wiped
 	}
 	p := a.parts()
@@ -189,6 +189,9 @@ func (a *Agent) Status(ctx context.Context) report.Status {
 	}
 	if len(a.unapplied) > 0 {
 		status.Problems = append(status.Problems, "changed in the configuration, but not before a restart of the agent ('systemctl restart flowagent'): "+strings.Join(a.unapplied, ", "))
+	}
+	if a.outside != nil {
+		status.Problems = append(status.Problems, a.outside.Error())
 	}
 	status.Problems = append(status.Problems, a.givenUp()...)
 	a.mu.Unlock()

@@ -35,6 +35,8 @@ type Agent interface {
 	Reload(ctx context.Context) (report.Reload, error)
 	// Drain returns when the node is drained. A second call joins the first one.
 	Drain(ctx context.Context, request drain.Request) error
+	// CancelDrain takes a drain back whose services still run, and returns when the node serves again.
+	CancelDrain(ctx context.Context) error
 }
 
 var (
@@ -111,6 +113,9 @@ func NewServer(agent Agent, log *slog.Logger) *http.Server {
 			return
 		}
 		reply(w, struct{}{}, agent.Drain(r.Context(), request))
+	})
+	mux.HandleFunc("POST /v1/drain/cancel", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, struct{}{}, agent.CancelDrain(r.Context()))
 	})
 	return &http.Server{
 		Handler:           mux,
@@ -192,6 +197,11 @@ func (c *Client) Reload(ctx context.Context) (report.Reload, error) {
 // Drain asks for a drain and waits for its end, or for the end of ctx, which does not stop the drain.
 func (c *Client) Drain(ctx context.Context, request drain.Request) error {
 	return c.call(ctx, http.MethodPost, "/v1/drain", request, &struct{}{})
+}
+
+// CancelDrain takes a drain back, and returns when the node serves again.
+func (c *Client) CancelDrain(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/drain/cancel", nil, &struct{}{})
 }
 
 func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {

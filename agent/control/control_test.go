@@ -23,6 +23,7 @@ type answering struct {
 	changed []string
 	err     error
 	asked   drain.Request
+	stays   bool
 }
 
 func (a *answering) Status(context.Context) report.Status             { return a.status }
@@ -32,6 +33,11 @@ func (a *answering) Reload(context.Context) (report.Reload, error) {
 }
 func (a *answering) Drain(_ context.Context, request drain.Request) error {
 	a.asked = request
+	return a.err
+}
+
+func (a *answering) CancelDrain(context.Context) error {
+	a.stays = true
 	return a.err
 }
 

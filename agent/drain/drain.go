@@ -39,9 +39,18 @@ type Step struct {
 	// Always says that the step has a context of its own, which the end of the budget doesn't cancel: the node must not be
 	// left with its secrets. Such a step bounds itself.
 	Always bool
+	// Final says that the drain can't be taken back any more once this step has begun.
+	Final bool
 	// Run does it. Its context ends when its share of the budget does.
 	Run func(ctx context.Context) error
 }
+
+var (
+	// ErrTakenBack is how a drain ends that was taken back: the node has its work and its secrets as before.
+	ErrTakenBack = errors.New("the drain was taken back")
+	// ErrTooLate is why a drain can't be taken back any more.
+	ErrTooLate = errors.New("too late to take the drain back")
+)
 
 // Drain is one drain, from the moment that somebody wishes it.
 type Drain struct {
@@ -54,15 +63,18 @@ type Drain struct {
 	deadline time.Time
 	timer    *time.Timer // ends the budget
 	note     string      // what the step under way waits for
+	final    string      // the step after which there is no way back, once it has begun
 	ended    time.Time
 	failed   error
 	spent    chan struct{} // closed when the budget is
+	back     chan struct{} // closed when the drain is taken back
 }
 
 // New begins to count the budget of a drain.
 func New(log *slog.Logger, request Request, budget time.Duration) *Drain {
 	now := time.Now()
-	d := &Drain{log: log, recorder: report.NewRecorder(log), request: request, started: now, deadline: now.Add(budget), spent: make(chan struct{})}
+	d := &Drain{log: log, recorder: report.NewRecorder(log), request: request, started: now, deadline: now.Add(budget),
+		spent: make(chan struct{}), back: make(chan struct{})}
 	d.timer = time.AfterFunc(budget, func() { close(d.spent) })
 	if !request.Until.IsZero() {
 		d.Hasten(request)
@@ -90,6 +102,46 @@ func (d *Drain) Hasten(request Request) {
 	d.log.Info("drain has less time", "reason", request.Reason, "deadline", until.UTC().Format(time.RFC3339))
 }
 
+// TakeBack ends the drain after the step under way, which is cut short, and has Run return ErrTakenBack. Its error wraps
+// ErrTooLate once a final step has begun or the drain has ended. Doing it twice is harmless.
+func (d *Drain) TakeBack() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.takenBack():
+		return nil
+	case !d.ended.IsZero():
+		return fmt.Errorf("%w: it has ended", ErrTooLate)
+	case d.final != "":
+		return fmt.Errorf("%w: it is at its step %s", ErrTooLate, d.final)
+	}
+	close(d.back)
+	return nil
+}
+
+func (d *Drain) takenBack() bool {
+	select {
+	case <-d.back:
+		return true
+	default:
+		return false
+	}
+}
+
+// enter begins a step; false when the drain was taken back before.
+func (d *Drain) enter(step Step) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.takenBack() {
+		return false
+	}
+	d.note = ""
+	if step.Final && d.final == "" {
+		d.final = step.Name
+	}
+	return true
+}
+
 // Deadline is when the budget ends.
 func (d *Drain) Deadline() time.Time {
 	d.mu.Lock()
@@ -104,7 +156,8 @@ func (d *Drain) Note(text string) {
 	d.note = text
 }
 
-// Run goes through the steps and returns what failed in them, joined. It is called once.
+// Run goes through the steps and returns what failed in them, joined; ErrTakenBack alone when the drain was taken back. It
+// is called once.
 func (d *Drain) Run(ctx context.Context, steps []Step) error {
 	d.log.InfoContext(ctx, "drain started", "reason", d.request.Reason, "trigger", d.request.Trigger, "budget", time.Until(d.Deadline()).Round(time.Millisecond))
 	budget, cancel := context.WithCancel(ctx)
@@ -113,12 +166,16 @@ func (d *Drain) Run(ctx context.Context, steps []Step) error {
 		select {
 		case <-d.spent:
 			cancel()
+		case <-d.back: // which nobody closes once a final step has begun
+			cancel()
 		case <-budget.Done():
 		}
 	}()
 	var failed []error
 	for i, step := range steps {
-		d.Note("")
+		if !d.enter(step) {
+			break
+		}
 		if err := d.step(ctx, budget, step, steps[i:]); err != nil {
 			failed = append(failed, err)
 		}
@@ -126,9 +183,16 @@ func (d *Drain) Run(ctx context.Context, steps []Step) error {
 	err := errors.Join(failed...)
 	d.mu.Lock()
 	d.timer.Stop()
+	if d.takenBack() {
+		err = ErrTakenBack // what failed in the step that was cut short did so for this
+	}
 	d.ended, d.failed, d.note = time.Now(), err, ""
 	elapsed := d.ended.Sub(d.started).Round(time.Millisecond)
 	d.mu.Unlock()
+	if errors.Is(err, ErrTakenBack) {
+		d.log.InfoContext(ctx, "drain taken back", "reason", d.request.Reason, "elapsed", elapsed)
+		return ErrTakenBack
+	}
 	if err != nil {
 		d.log.ErrorContext(ctx, "drain ended with failures", "reason", d.request.Reason, "elapsed", elapsed, "error", err)
 		return err
@@ -173,7 +237,10 @@ func (d *Drain) Status() report.Drain {
 		Reason: d.request.Reason, Trigger: d.request.Trigger, Started: d.started, Deadline: d.deadline, Ended: d.ended,
 		Waiting: d.note, Steps: stages,
 	}
-	if d.failed != nil {
+	switch {
+	case errors.Is(d.failed, ErrTakenBack):
+		status.TakenBack = true
+	case d.failed != nil:
 		status.Error = d.failed.Error()
 	}
 	return status

@@ -169,3 +169,53 @@ func TestDrain_BeginsWithTheTimeThatASpotInstanceHasLeft(t *testing.T) {
 		}
 	})
 }
+
+func TestDrain_IsTakenBackBeforeWhatCantBeUndone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &account{began: time.Now()}
+		d := New(quiet(), Request{Reason: "test"}, time.Minute)
+		final := a.step("services", 1, time.Second, nil)
+		final.Final = true
+		time.AfterFunc(5*time.Second, func() {
+			if err := d.TakeBack(); err != nil {
+				t.Error(err)
+			}
+		})
+		err := d.Run(t.Context(), []Step{a.step("edge", 0, time.Hour, nil), a.step("requests", 1, time.Second, nil), final})
+		if err != ErrTakenBack || !slices.Equal(a.names(), []string{"edge"}) || time.Since(a.began) != 5*time.Second {
+			t.Errorf("got %v after %v and %s, want it taken back in its first step", err, a.names(), time.Since(a.began))
+		}
+		if status := d.Status(); !status.TakenBack || status.Error != "" || status.Ended.IsZero() {
+			t.Errorf("got status %+v, want it ended, taken back and without an error", status)
+		}
+		if err := d.TakeBack(); err != nil {
+			t.Errorf("once more: got %v, want none", err)
+		}
+	})
+}
+
+func TestDrain_IsNotTakenBackTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &account{began: time.Now()}
+		d := New(quiet(), Request{Reason: "test"}, time.Minute)
+		final := a.step("services", 1, 10*time.Second, nil)
+		final.Final = true
+		for _, when := range []struct {
+			at   time.Duration
+			says string
+		}{{5 * time.Second, "services"}, {15 * time.Second, "services"}, {30 * time.Second, "ended"}} {
+			time.AfterFunc(when.at, func() {
+				if err := d.TakeBack(); !errors.Is(err, ErrTooLate) || !strings.Contains(err.Error(), when.says) {
+					t.Errorf("after %s: got %v, want that it is too late for %q", when.at, err, when.says)
+				}
+			})
+		}
+		if err := d.Run(t.Context(), []Step{final, a.step("hooks", 1, 10*time.Second, nil)}); err != nil {
+			t.Error(err)
+		}
+		if !slices.Equal(a.names(), []string{"services", "hooks"}) {
+			t.Errorf("got %v, want both steps", a.names())
+		}
+		time.Sleep(time.Minute)
+	})
+}

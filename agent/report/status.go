@@ -52,6 +52,8 @@ type Drain struct {
 	Waiting string `json:"waiting,omitempty"`
 	// Steps in order of their start.
 	Steps []Stage `json:"steps"`
+	// TakenBack says that somebody ended it before services stopped: the node serves again.
+	TakenBack bool `json:"takenBack,omitempty"`
 	// Error is what failed, once it has ended.
 	Error string `json:"error,omitempty"`
 }
@@ -91,8 +93,11 @@ func Write(w io.Writer, s Status) error {
 	}
 	if d := s.Drain; d != nil {
 		left := "ended"
-		if d.Ended.IsZero() {
+		switch {
+		case d.Ended.IsZero():
 			left = short(max(d.Deadline.Sub(s.Now), 0)) + " left"
+		case d.TakenBack:
+			left = "taken back"
 		}
 		rows := out.table(fmt.Sprintf("\nDRAIN (%s)\tAT\tTOOK\tRESULT", left))
 		for _, step := range d.Steps {

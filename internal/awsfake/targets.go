@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Targets answers DescribeTargetHealth and DeregisterTargets with targets that drain: moto forgets a target at once, and
-// keeps one port for each only. Calls about groups that nobody added go on to moto. Its methods may be called while it
+// Targets answers DescribeTargetHealth, DeregisterTargets and RegisterTargets with targets that drain: moto forgets a target
+// at once, and keeps one port for each only. Calls about groups that nobody added go on to moto. Its methods may be called while it
 // serves.
 type Targets struct {
 	elsewhere http.Handler
@@ -40,11 +40,12 @@ type targetState struct {
 	left   time.Time // when it was deregistered; zero while it is registered
 }
 
-// Targets takes the two actions over. A deregistered target is draining for so long, by the clock now, and then unused.
+// Targets takes the three actions over. A deregistered target is draining for so long, by the clock now, and then unused.
 func (s *Server) Targets(now func() time.Time, drains time.Duration) *Targets {
 	t := &Targets{elsewhere: s.upstream, now: now, drains: drains, groups: make(map[string]*targetGroup)}
 	s.Handle("DescribeTargetHealth", t.handler(t.describe))
 	s.Handle("DeregisterTargets", t.handler(t.deregister))
+	s.Handle("RegisterTargets", t.handler(t.register))
 	return t
 }
 
@@ -171,6 +172,14 @@ func (t *Targets) deregister(g *targetGroup, named []target) any {
 	return deregisterTargetsResponse{}
 }
 
+// register begins a target anew, as AWS does: its first health checks are to come.
+func (t *Targets) register(g *targetGroup, named []target) any {
+	for _, one := range named {
+		g.targets[one] = &targetState{health: "initial"}
+	}
+	return registerTargetsResponse{}
+}
+
 // The answers as Elastic Load Balancing spells them (API version 2015-12-01).
 type describeTargetHealthResponse struct {
 	XMLName      xml.Name                  `xml:"DescribeTargetHealthResponse"`
@@ -188,6 +197,11 @@ type targetHealthDescription struct {
 type targetHealth struct {
 	State  string
 	Reason string `xml:",omitempty"`
+}
+
+type registerTargetsResponse struct {
+	XMLName xml.Name `xml:"RegisterTargetsResponse"`
+	Result  struct{} `xml:"RegisterTargetsResult"`
 }
 
 type deregisterTargetsResponse struct {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -170,23 +169,14 @@ func TestASpotNoticeShortensADrainThatIsUnderWay(t *testing.T) {
 
 func TestANodeHasLeftItsLoadBalancerBeforeItsServicesStop(t *testing.T) {
 	t.Parallel()
-	const target = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/e2e/0123456789abcdef"
 	n, group := member(t, time.Minute)
-	// What a group is made of is moto's to know, but this group is the stand-in's.
-	n.aws.Handle("DescribeAutoScalingGroups", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(w, `<DescribeAutoScalingGroupsResponse><DescribeAutoScalingGroupsResult><AutoScalingGroups><member>
-			<AutoScalingGroupName>%s</AutoScalingGroupName><TargetGroupARNs><member>%s</member></TargetGroupARNs>
-			</member></AutoScalingGroups></DescribeAutoScalingGroupsResult></DescribeAutoScalingGroupsResponse>`, scaling, target)
-	}))
-	targets := n.aws.Targets(time.Now, time.Hour)
-	targets.Add(target, 8080)
-	targets.Register(target, instanceID, 8080, "healthy")
+	targets := n.behindTargetGroup()
 	g := n.gateEngine()
 	a := n.boot()
 	stopping := g.hold(t, "the first stop", request("POST", "/containers/[^/]+/stop"))
 	terminate(n, group)
 	stopping.awaitArrival(a)
-	if state := targets.State(target, instanceID, 8080); state != "draining" {
+	if state := targets.State(targetGroup, instanceID, 8080); state != "draining" {
 		t.Errorf("when services stop the target is %s, want draining", state)
 	}
 	stopping.release()

@@ -2,7 +2,8 @@
 //
 // What enters is the instance's id, and target groups from the configuration where its Auto Scaling group doesn't tell them
 // all; what leaves is the confirmation that no target group sends new requests to the node, or an error that says which one
-// still may. It never waits for requests under way, which others count, and it never registers a target.
+// still may. It never waits for requests under way, which others count, and it registers no target but those that it took out
+// itself.
 package balancer
 
 import (
@@ -40,6 +41,7 @@ type LoadBalancing interface {
 	DescribeTargetHealth(ctx context.Context, in *elb.DescribeTargetHealthInput, options ...func(*elb.Options)) (*elb.DescribeTargetHealthOutput, error)
 	DescribeTargetGroupAttributes(ctx context.Context, in *elb.DescribeTargetGroupAttributesInput, options ...func(*elb.Options)) (*elb.DescribeTargetGroupAttributesOutput, error)
 	DeregisterTargets(ctx context.Context, in *elb.DeregisterTargetsInput, options ...func(*elb.Options)) (*elb.DeregisterTargetsOutput, error)
+	RegisterTargets(ctx context.Context, in *elb.RegisterTargetsInput, options ...func(*elb.Options)) (*elb.RegisterTargetsOutput, error)
 }
 
 // Scaling is what is needed of EC2 Auto Scaling.
@@ -80,6 +82,7 @@ type Targets struct {
 	configured []string
 	log        *slog.Logger
 	random     func() float64
+	removed    removals
 }
 
 // New prepares Targets; it calls nobody.

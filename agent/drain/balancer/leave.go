@@ -60,6 +60,7 @@ func (t *Targets) leave(ctx context.Context, g Group) (string, error) {
 		if len(seen.registered) == 0 {
 			return nil
 		}
+		t.removed.add(g.ARN, seen.registered) // before the call: its reply may be lost
 		_, err = t.balancing.DeregisterTargets(ctx, &elb.DeregisterTargetsInput{TargetGroupArn: &g.ARN, Targets: seen.registered})
 		switch codeOf(err) {
 		case noSuchTarget, noSuchGroup: // gone since: the next look tells

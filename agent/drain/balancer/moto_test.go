@@ -170,6 +170,14 @@ func TestAnInstanceLeavesTheTargetGroupsOfItsScalingGroup(t *testing.T) {
 			t.Errorf("%s: got %v, want the other node alone", group, states)
 		}
 	}
+	if err := targets.Return(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []string{web, api, internal} {
+		if states := c.states(t, group); len(states) != 2 {
+			t.Errorf("%s: got %v, want the node back beside the other one", group, states)
+		}
+	}
 }
 
 func TestAnInstanceThatAWSDoesNotKnowIsInNoGroup(t *testing.T) {

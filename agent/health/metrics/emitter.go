@@ -132,7 +132,7 @@ func (e emitter) recoveries(all []Recoveries) {
 func (e emitter) drain(d *report.Drain) {
 	state := "none"
 	switch {
-	case d == nil:
+	case d == nil || d.TakenBack:
 	case d.Ended.IsZero():
 		state = "draining"
 	case d.Error != "":
