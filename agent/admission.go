@@ -67,8 +67,13 @@ func (a *Agent) awaitReady(ctx context.Context) {
 	}
 	a.mu.Lock()
 	a.readyAt = time.Now()
-	elapsed := a.readyAt.Sub(a.started)
+	since := a.started
+	if !a.woken.IsZero() { // of the wait in a warm pool nobody wants to know
+		since = a.woken
+	}
+	elapsed := a.readyAt.Sub(since)
 	a.mu.Unlock()
+	a.launched()
 	a.log.InfoContext(ctx, fmt.Sprintf("ready in %.1f s", elapsed.Seconds()))
 	a.writeRecord(ctx, nil)
 	// Compose files and AWS's answers were read; from here on it is probes. The node is as good without it.

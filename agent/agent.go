@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -79,6 +80,8 @@ type Agent struct {
 	departure   *drain.Request      // why the boot is given up; nil for no reason
 	mustLeave   *drain.Request      // why the node leaves for good; nil while it could still stay
 	outside     error               // why load balancers don't know a node whose drain was taken back
+	launching   *launching          // the launch by an Auto Scaling group; nil for none
+	woken       time.Time           // when the instance left a warm pool; zero for never
 	unapplied   []string            // what the last reload left for a restart
 	recovered   map[string]recovery // what became of services that had to be brought back
 
@@ -89,6 +92,10 @@ type Agent struct {
 	reloading sync.Mutex // held during a reload
 
 	parting *parting // begins with a drain
+	place   place    // where Auto Scaling wants the instance
+	anew    atomic.Bool
+	// startAnew ends the agent without a word to the workload: systemd starts the next one.
+	startAnew context.CancelFunc
 	// gone ends, by departed, when a node that gave up its boot for a drain is drained, or the agent ends.
 	gone     context.Context
 	departed context.CancelFunc
@@ -148,6 +155,7 @@ func (a *Agent) run(ctx context.Context, group *errgroup.Group, servers context.
 		return err
 	}
 	if err := a.stage(ctx, "config", a.loadConfig); err != nil {
+		a.launchFailed(ctx, err)
 		return err
 	}
 	socket, err := control.Listen(filepath.Join(a.opts.RunDir, "agent.sock"))
@@ -159,6 +167,10 @@ func (a *Agent) run(ctx context.Context, group *errgroup.Group, servers context.
 	ctx, stop := context.WithCancel(ctx)
 	defer context.AfterFunc(servers, stop)()
 	defer stop()
+	a.startAnew = func() {
+		a.anew.Store(true)
+		stop()
+	}
 	group.Go(func() error {
 		a.reloadOn(ctx, a.opts.Reload)
 		return nil
@@ -182,14 +194,21 @@ func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context
 	switch stopped := ctx.Err() != nil; {
 	case !stopped:
 		a.writeRecord(ctx, err)
+		a.launchFailed(ctx, err)
 		return err
+	case a.anew.Load():
+		return nil
 	case a.parts().store == nil: // before there are secrets, nothing was started either
 	case a.opts.DrainOnStop:
 		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the agent was asked to stop", Trigger: "stop"})
 	case a.supervisor.notifier.MachineStops(context.WithoutCancel(ctx)):
 		return a.drainNode(context.WithoutCancel(ctx), drain.Request{Reason: "the machine shuts down", Trigger: "shutdown"})
 	}
-	a.log.InfoContext(ctx, "agent stopped; the workload is left as it is")
+	left := "agent stopped"
+	if a.isUp() && a.parting.Leaving().Err() == nil {
+		left += "; the workload is left as it is"
+	}
+	a.log.InfoContext(ctx, left)
 	return nil
 }
 

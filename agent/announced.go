@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/flowviz/flowagent/agent/config"
@@ -19,6 +20,8 @@ import (
 
 // membership is the instance's place in its Auto Scaling group and behind its load balancers.
 type membership struct {
+	aws      aws.Config
+	instance string // its id
 	metadata *node.Metadata
 	hooks    *hook.Hooks
 	targets  *balancer.Targets
@@ -38,6 +41,8 @@ func (a *Agent) join(ctx context.Context, metadata *node.Metadata) (*membership,
 	}
 	balancing, scaling := balancer.NewClients(cfg)
 	return &membership{
+		aws:      cfg,
+		instance: instance,
 		metadata: metadata,
 		hooks:    hook.New(hook.Options{API: hook.NewClient(cfg), Instance: instance, Log: a.log}),
 		targets:  balancer.New(balancer.Options{LoadBalancing: balancing, Scaling: scaling, Instance: instance, Addresses: addresses, Log: a.log}),
@@ -70,6 +75,9 @@ func (a *Agent) heed(ctx context.Context, group *errgroup.Group, servers context
 				log = log.With("at", n.At)
 			}
 			log.InfoContext(servers, "announced by EC2")
+			if n.Kind == notice.Lifecycle || n.Kind == notice.Terminate {
+				a.place.Set(n.Detail)
+			}
 			consequences.Go(func() { a.follow(ctx, n) })
 		})
 		consequences.Wait()
@@ -81,8 +89,11 @@ func (a *Agent) heed(ctx context.Context, group *errgroup.Group, servers context
 func (a *Agent) follow(ctx context.Context, n notice.Notice) {
 	request := drain.Request{Trigger: string(n.Kind)}
 	switch {
-	case n.Kind == notice.Terminate:
-		a.terminate(ctx)
+	case n.Kind == notice.Terminate, n.Kind == notice.Lifecycle && ended(n.Detail):
+		a.release(ctx, drain.Request{Reason: "Auto Scaling terminates the instance", Trigger: string(notice.Terminate)})
+		return
+	case n.Kind == notice.Lifecycle && pooled(n.Detail) && a.isUp(): // a boot looks for itself
+		a.returnToPool(ctx)
 		return
 	case n.Kind == notice.Spot:
 		request.Reason, request.Until = "EC2 takes the spot instance back: "+n.Detail, n.At
@@ -96,11 +107,10 @@ func (a *Agent) follow(ctx context.Context, n notice.Notice) {
 	}
 }
 
-// terminate drains the node for its Auto Scaling group, and lets the group go on when that has ended, whether it worked or
+// release drains the node for its Auto Scaling group, and lets the group go on when that has ended, whether it worked or
 // not: an instance that waits is no use to anybody.
-func (a *Agent) terminate(ctx context.Context) {
+func (a *Agent) release(ctx context.Context, request drain.Request) {
 	p := a.parts()
-	request := drain.Request{Reason: "Auto Scaling terminates the instance", Trigger: string(notice.Terminate)}
 	// The agent's own end must not end this: the group waits for an answer.
 	ctx = context.WithoutCancel(ctx)
 	keeping, stop := context.WithCancel(ctx)

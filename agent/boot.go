@@ -54,6 +54,7 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	if err := a.stage(ctx, "node", a.discover); err != nil {
 		return err
 	}
+	a.beginLaunch(ctx)
 	a.heed(ctx, group, servers)
 	listeners, held, err := a.listenHealth(ctx, a.parts().config.Health.Listen)
 	if err != nil {
@@ -82,9 +83,13 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 		a.giveUpBoot(request)
 	}
 	// From here on the boot is given up for a node that is to leave.
+	life := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(a.parting.Leaving(), func() { cancel(errLeaving) })()
+	if err := a.waitInPool(ctx, life); err != nil {
+		return err
+	}
 	if err := a.gather(ctx); err != nil {
 		return err
 	}
@@ -162,6 +167,7 @@ func (a *Agent) discover(ctx context.Context, span *report.Span) error {
 		return err
 	}
 	a.update(func(p *parts) { p.membership = member })
+	a.lookAtPlace(ctx)
 	data, err := metadata.UserData(ctx)
 	if err != nil {
 		return fmt.Errorf("read user data: %w", err)
@@ -276,25 +282,61 @@ func (a *Agent) connect(ctx context.Context, span *report.Span) error {
 	})
 }
 
-// gather fetches secrets and images at the same time, and sees that there is a compose plugin. Only images of a registry
-// whose password is one of the secrets wait for them.
-func (a *Agent) gather(ctx context.Context) error {
-	p := a.parts()
+// pulls are the images of a project. Only those of a registry whose password is one of the secrets wait for them.
+type pulls struct {
+	puller        *image.Puller
+	free, waiting []string
+}
+
+func (a *Agent) planPulls(p parts) (*pulls, error) {
 	credentials := image.NewCredentials(p.config.Registries, a.aws.Config, p.keeper.Value, time.Now)
-	puller := image.NewPuller(p.engine, p.config.Workload.Pull, credentials, a.opts.Progress, a.log)
-	var free, waiting []string
+	planned := &pulls{puller: image.NewPuller(p.engine, p.config.Workload.Pull, credentials, a.opts.Progress, a.log)}
 	for _, ref := range p.runner.Project().Images() {
 		host, err := image.Host(ref)
 		if err != nil {
-			return &ConfigurationError{err}
+			return nil, &ConfigurationError{err}
 		}
 		if _, needed := credentials.NeedsSecret(host); needed {
-			waiting = append(waiting, ref)
+			planned.waiting = append(planned.waiting, ref)
 		} else {
-			free = append(free, ref)
+			planned.free = append(planned.free, ref)
 		}
 	}
+	return planned, nil
+}
 
+// ensure has all images in the engine, those that wait for secrets once fetched is closed.
+func (p *pulls) ensure(ctx context.Context, fetched <-chan struct{}) ([]image.Image, error) {
+	if _, err := p.puller.LoadArchives(ctx, slices.Concat(p.free, p.waiting)); err != nil {
+		return nil, err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	var early, late []image.Image
+	group.Go(func() (err error) {
+		early, err = p.puller.Ensure(ctx, p.free)
+		return err
+	})
+	group.Go(func() (err error) {
+		select {
+		case <-fetched:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		late, err = p.puller.Ensure(ctx, p.waiting)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return append(early, late...), nil
+}
+
+// gather fetches secrets and images at the same time, and sees that there is a compose plugin.
+func (a *Agent) gather(ctx context.Context) error {
+	planned, err := a.planPulls(a.parts())
+	if err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		_, err := a.plugin()
@@ -310,28 +352,10 @@ func (a *Agent) gather(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		return a.stage(ctx, "images", func(ctx context.Context, span *report.Span) error {
-			if _, err := puller.LoadArchives(ctx, slices.Concat(free, waiting)); err != nil {
+			images, err := planned.ensure(ctx, fetched)
+			if err != nil {
 				return err
 			}
-			pulls, ctx := errgroup.WithContext(ctx)
-			var early, late []image.Image
-			pulls.Go(func() (err error) {
-				early, err = puller.Ensure(ctx, free)
-				return err
-			})
-			pulls.Go(func() (err error) {
-				select {
-				case <-fetched:
-				case <-ctx.Done():
-					return context.Cause(ctx)
-				}
-				late, err = puller.Ensure(ctx, waiting)
-				return err
-			})
-			if err := pulls.Wait(); err != nil {
-				return err
-			}
-			images := append(early, late...)
 			pulled := 0
 			for _, i := range images {
 				if i.Pulled {
@@ -347,6 +371,15 @@ func (a *Agent) gather(ctx context.Context) error {
 	return group.Wait()
 }
 
+// refreshSecrets fetches every secret, for as long as their sources may be unavailable.
+func refreshSecrets(ctx context.Context, span *report.Span, keeper *secret.Keeper) error {
+	final := func(err error) bool { return errors.Is(err, secret.ErrDenied) || errors.Is(err, secret.ErrNotFound) }
+	return retry(ctx, span, secretsLimit, final, func(ctx context.Context) error {
+		_, err := keeper.Refresh(ctx)
+		return err
+	})
+}
+
 // fetchSecrets gets every secret once and puts them on the tmpfs.
 func (a *Agent) fetchSecrets(ctx context.Context, span *report.Span) error {
 	p := a.parts()
@@ -358,12 +391,7 @@ func (a *Agent) fetchSecrets(ctx context.Context, span *report.Span) error {
 	if err != nil {
 		return err
 	}
-	final := func(err error) bool { return errors.Is(err, secret.ErrDenied) || errors.Is(err, secret.ErrNotFound) }
-	err = retry(ctx, span, secretsLimit, final, func(ctx context.Context) error {
-		_, err := p.keeper.Refresh(ctx)
-		return err
-	})
-	if err != nil {
+	if err := refreshSecrets(ctx, span, p.keeper); err != nil {
 		return err
 	}
 	delivery := newDelivery(p.config.Secrets, p.runner.Project(), p.keeper, store, fingerprints)

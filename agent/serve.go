@@ -44,6 +44,12 @@ func (a *Agent) serve(ctx context.Context, group *errgroup.Group, servers contex
 		return nil
 	})
 	group.Go(func() error { return a.reconcile(ctx) })
+	if pooled(a.place.State()) { // since the boot had looked
+		group.Go(func() error {
+			a.returnToPool(ctx)
+			return nil
+		})
+	}
 
 	a.cleanUp(ctx)
 	// It returns when ctx ends, which is no failure.

@@ -24,6 +24,9 @@ const minRefresh = Duration(10 * time.Second)
 // DNS; nothing there changes faster.
 const minPoll = Duration(time.Second)
 
+// minLaunch is less than any launch needs whose images are pulled, and more than one that is prepared does.
+const minLaunch = Duration(time.Minute)
+
 // fill sets the defaults of parts that a document may hold any number of, and that config.Default can't know.
 func (d *decoder) fill(v reflect.Value, s spot) {
 	visit(v, s, func(v reflect.Value, s spot) {
@@ -157,6 +160,9 @@ func (c *checker) check(cfg *Config) {
 	}
 	if cfg.Lifecycle.Interval < minPoll {
 		c.refuse("lifecycle.interval", "", "must be at least %s", minPoll)
+	}
+	if cfg.Lifecycle.LaunchTimeout < minLaunch {
+		c.refuse("lifecycle.launchTimeout", "", "must be at least %s", minLaunch)
 	}
 	if cfg.Drain.IdleAfter == 0 {
 		c.refuse("drain.idleAfter", "", "must be longer than 0")

@@ -37,6 +37,7 @@ func Default() Config {
 		// Half of what a lifecycle hook is usually given, and more than a long request or task takes.
 		Drain: Drain{Budget: Duration(10 * time.Minute), IdleAfter: Duration(inflightIdle)},
 		// aws-node-termination-handler asks as often.
-		Lifecycle: Lifecycle{Interval: Duration(2 * time.Second), Rebalance: AdviceNote},
+		// A launch has the time of three workloads that come up slowly, so that a boot is tried again before it is given up.
+		Lifecycle: Lifecycle{Interval: Duration(2 * time.Second), LaunchTimeout: Duration(15 * time.Minute), Rebalance: AdviceNote},
 	}
 }

@@ -240,7 +240,7 @@ func TestUnknownFieldsComeWithAHint(t *testing.T) {
 		{"secrets: {vault: {token: t}}", "write the token to a file and name the file with tokenFile"},
 		{"health: {checks: [{name: a, redis: {address: 'x:1', password: p}}]}", "put it in a secret and name it with passwordSecret"},
 		{"health: {checks: [{name: a, postgres: {password: p}}]}", "put it in a secret and name it with login.passwordSecret"},
-		{"lifecycle: {launchHook: x}", "lifecycle.launchHook: this version does not act on it yet, so it is refused rather than ignored"},
+		{"lifecycle: {launchTimeout: 10s}", "lifecycle.launchTimeout: must be at least 1m"},
 		{"node: {zzz: 1}", "its neighbours are environment, color, release or provider"},
 		{"health: {listen: ':1', Listen: ':2'}", "did you mean `listen`?"},
 	} {

@@ -102,7 +102,7 @@ func TestTheSchemaRefusesWhatAnEditorCanTell(t *testing.T) {
 		"health: {checks: [{name: a, disk: {warn: 10}}]}",
 		"health: {checks: [{name: a, systemd: {unit: nginx}}]}",
 		"health: {checks: [{name: a/b}]}",
-		"lifecycle: {launchHook: x}",
+		"lifecycle: {launchHook: 'a b'}",
 		"lifecycle: {rebalance: maybe}",
 		"drain: {order: [a b]}",
 	} {

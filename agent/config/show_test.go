@@ -142,6 +142,7 @@ drain:
   idleAfter: 5s                        # default
 lifecycle:
   interval: 2s                         # default
+  launchTimeout: 15m                   # default
   rebalance: note                      # default
 `
 	if diff := cmp.Diff(want, string(loaded.YAML())); diff != "" {

@@ -341,6 +341,10 @@ const (
 type Lifecycle struct {
 	// How often instance metadata is asked for the target lifecycle state; at least 1s.
 	Interval Duration `yaml:"interval"`
+	// Name of the Auto Scaling launch hook that the node completes: CONTINUE when it is ready, ABANDON when it won't be. Empty: every one that the group has; needed where the role may not call DescribeLifecycleHooks.
+	LaunchHook string `yaml:"launchHook"`
+	// How long a launch may take from the agent's first start, restarts included, before it is abandoned where a launch hook waits; at least 1m. Launches of the group that failed before lengthen it.
+	LaunchTimeout Duration `yaml:"launchTimeout"`
 	// Name of the Auto Scaling termination hook that the node completes. Empty: every one that the group has; needed where the role may not call DescribeLifecycleHooks.
 	TerminateHook string `yaml:"terminateHook"`
 	// What a rebalance recommendation does: note or drain. Most instances that get one are never interrupted.

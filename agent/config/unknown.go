@@ -20,8 +20,6 @@ func (d *decoder) unknown(f field, t reflect.Type, s spot) {
 		d.problem(f.origin, at, hint, "unknown field")
 	case !plainName.MatchString(f.name) || s.secretive() && f.value.kind == kindNull:
 		d.remark(f.origin, s, "its fields are "+alternatives(fieldNames(t)), "a field that doesn't exist here")
-	case rule.NotYet[at.rule]:
-		d.problem(f.origin, at, "remove it", "this version does not act on it yet, so it is refused rather than ignored")
 	case suggest.Closest(f.name, fieldNames(t)) != "":
 		d.problem(f.origin, at, didYouMean(f.name, fieldNames(t)), "unknown field")
 	case elsewhere(f.name) != "":

@@ -21,7 +21,7 @@ import (
 type Request struct {
 	// Reason is free text for events and status.
 	Reason string `json:"reason"`
-	// Trigger says who wishes it: operator, shutdown, stop, terminate, spot, rebalance or maintenance; empty for operator.
+	// Trigger says who wishes it: operator, shutdown, stop, terminate, warm-pool, spot or rebalance; empty for operator.
 	Trigger string `json:"trigger,omitempty"`
 	// Budget replaces the configured one; zero keeps it.
 	Budget config.Duration `json:"budget,omitempty"`

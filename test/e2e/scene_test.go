@@ -214,11 +214,25 @@ func (n *node) useSlowRegistry() {
 		n.t.Fatal(err)
 	}
 	n.app = n.push(n.slow.address+"/"+n.project+"/app:1", map[string][]byte{"/noise": noise})
-	n.createSecret("e2e/registry", n.registry.Password)
+	n.nameRegistry("e2e/registry", n.slow.address)
+}
+
+// useRegistryFor is useRegistry for a local one, whose password is a secret of that name. It needs secretsManager.
+func (n *node) useRegistryFor(secret string) {
+	n.t.Helper()
+	n.registry = lab.Registry(n.t)
+	n.app = n.push(n.registry.Host+"/"+n.project+"/app:1", nil)
+	n.nameRegistry(secret, n.registry.Host)
+}
+
+// nameRegistry has the configuration name the node's registry, and a secret hold its password.
+func (n *node) nameRegistry(secret, host string) {
+	n.t.Helper()
+	n.createSecret(secret, n.registry.Password)
 	n.dropIn("50-registry.yaml", fmt.Sprintf(`secrets:
-  items: [{name: registry_password, from: {secretsManager: {id: e2e/registry}}}]
+  items: [{name: registry_password, from: {secretsManager: {id: %s}}}]
 registries: [{host: %q, username: %s, passwordSecret: registry_password}]
-`, n.slow.address, n.registry.Username))
+`, secret, host, n.registry.Username))
 	n.settle()
 }
 

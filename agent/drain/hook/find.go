@@ -53,6 +53,27 @@ func (h *Hooks) Find(ctx context.Context, transition Transition, name string) ([
 	return found, nil
 }
 
+// Underway tells whether the instance is in a transition now or on its way into it. It tries for up to 15 seconds; an instance
+// of no group is in none.
+func (h *Hooks) Underway(ctx context.Context, transition Transition) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, findLimit)
+	defer cancel()
+	var found *types.AutoScalingInstanceDetails
+	err := h.describe(ctx, func(ctx context.Context) (err error) {
+		found, err = h.self(ctx)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("see how far instance %s is: %w", h.instance, explain(err, "DescribeAutoScalingInstances"))
+	}
+	if found == nil {
+		return false, nil
+	}
+	// The states of a transition begin with its phase, such as Pending and Pending:Wait; in a warm pool after a word.
+	phase, _, _ := strings.Cut(strings.TrimPrefix(aws.ToString(found.LifecycleState), "Warmed:"), ":")
+	return phase == "Pending" && transition == Launching || phase == "Terminating" && transition == Terminating, nil
+}
+
 // choose reads the group's hooks for those that are meant.
 func choose(all []types.LifecycleHook, group string, transition Transition, name string) ([]*Hook, error) {
 	var found []*Hook

@@ -172,3 +172,29 @@ func TestLookingForHooksEndsWithItsCaller(t *testing.T) {
 		}
 	})
 }
+
+func TestATransitionIsToldFromTheInstancesState(t *testing.T) {
+	for state, want := range map[string]hook.Transition{
+		"Pending": hook.Launching, "Pending:Wait": hook.Launching, "Pending:Proceed": hook.Launching,
+		"Warmed:Pending": hook.Launching, "Warmed:Pending:Wait": hook.Launching,
+		"Terminating": hook.Terminating, "Terminating:Wait": hook.Terminating, "Warmed:Terminating:Wait": hook.Terminating,
+		"InService": "", "Standby": "", "EnteringStandby": "", "Warmed:Stopped": "", "Warmed:Running": "",
+	} {
+		t.Run(state, func(t *testing.T) {
+			s := stage(t, nil)
+			s.Place(instance, group, state)
+			for _, transition := range []hook.Transition{hook.Launching, hook.Terminating} {
+				if got, err := s.hooks.Underway(t.Context(), transition); got != (transition == want) || err != nil {
+					t.Errorf("%s: got %t, %v", transition, got, err)
+				}
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := stage(t, nil)
+		s.aws.Inject(describeInstances, awsfake.Always, awsfake.AccessDenied())
+		if got, err := s.hooks.Underway(t.Context(), hook.Launching); got || err == nil || !strings.Contains(err.Error(), "allow autoscaling:DescribeAutoScalingInstances") {
+			t.Errorf("got %t, %v, want what to allow", got, err)
+		}
+	})
+}

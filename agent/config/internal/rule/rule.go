@@ -288,16 +288,11 @@ var Fields = map[string]Field{
 	"drain.hooks[].argv":    {Required: true},
 	"drain.hooks[].timeout": {Default: "30s"},
 
+	"lifecycle.launchHook":    {Pattern: lifecycleHook, Says: lifecycleHookSays},
 	"lifecycle.terminateHook": {Pattern: lifecycleHook, Says: lifecycleHookSays},
 
 	"cloudWatch.namespace": {Required: true, Pattern: namespace, Says: namespaceSays},
 	"cloudWatch.region":    {Pattern: region, Says: regionSays},
-}
-
-// NotYet has the sections of the design that this version doesn't act on. They are refused, because a section that
-// is accepted and ignored is believed to work.
-var NotYet = map[string]bool{
-	"lifecycle.launchHook": true,
 }
 
 // Holders maps a field name under which people paste a secret's value to what they should write instead, by the
