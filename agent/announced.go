@@ -22,6 +22,7 @@ import (
 type membership struct {
 	aws      aws.Config
 	instance string // its id
+	kept     bool   // EC2 doesn't take it back: it is no spot instance
 	metadata *node.Metadata
 	hooks    *hook.Hooks
 	targets  *balancer.Targets
@@ -39,10 +40,14 @@ func (a *Agent) join(ctx context.Context, metadata *node.Metadata) (*membership,
 	if address, found, err := metadata.Get(ctx, "local-ipv4"); err == nil && found && address != "" {
 		addresses = append(addresses, address)
 	}
+	// Without an answer it may be one.
+	lifeCycle, _, err := metadata.Get(ctx, "instance-life-cycle")
+	kept := err == nil && (lifeCycle == "on-demand" || lifeCycle == "scheduled")
 	balancing, scaling := balancer.NewClients(cfg)
 	return &membership{
 		aws:      cfg,
 		instance: instance,
+		kept:     kept,
 		metadata: metadata,
 		hooks:    hook.New(hook.Options{API: hook.NewClient(cfg), Instance: instance, Log: a.log}),
 		targets:  balancer.New(balancer.Options{LoadBalancing: balancing, Scaling: scaling, Instance: instance, Addresses: addresses, Log: a.log}),
@@ -64,7 +69,7 @@ func (a *Agent) heed(ctx context.Context, group *errgroup.Group, servers context
 	if p.membership == nil {
 		return
 	}
-	watcher := notice.New(p.membership.metadata, notice.Options{Interval: time.Duration(p.config.Lifecycle.Interval), Log: a.log})
+	watcher := notice.New(p.membership.metadata, notice.Options{Interval: time.Duration(p.config.Lifecycle.Interval), Kept: p.membership.kept, Log: a.log})
 	group.Go(func() error {
 		// What follows from a notice takes long, and the next notice may hasten it.
 		var consequences sync.WaitGroup

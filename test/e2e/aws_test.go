@@ -98,7 +98,7 @@ func (n *node) metadataConfig(a announcements) string {
 				"rebalance-rec-time": latest + "unused/3", "events": latest + "unused/4",
 				"kernel-id": latest + "autoscaling/target-lifecycle-state", "ramdisk-id": latest + "spot/instance-action",
 			},
-			"values": map[string]any{"kernel-id": a.state, "ramdisk-id": a.spot},
+			"values": map[string]any{"kernel-id": a.state, "ramdisk-id": a.spot, "instance-life-cycle": "spot"},
 		},
 	})
 	if err != nil {

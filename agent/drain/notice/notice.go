@@ -5,11 +5,10 @@
 // follows from one, and never takes silence for news: a path that isn't there says nothing at all.
 //
 // It is the one poller of four paths, and asks one question at a time over the Getter's one connection and cached token.
-// The target lifecycle state is asked for every 2 s. Between two of those, at most one other question fits, and the three
-// other paths take turns there, each once in 10 s. That makes 0.5 + 3 × 0.1 = 0.8 requests a second, never two within a
-// second while the service answers in time, and one more every few minutes for a token; EC2 allows 1024 packets a second,
-// which DNS shares. A single request every 2 s wouldn't do: four paths in turn would each be asked every 8 s, and a node
-// would learn of its termination up to 8 s late instead of 2 s.
+// The target lifecycle state is asked for every 2 s, which is how late a node may learn of its termination, and scheduled
+// maintenance once in ten minutes: 0.5 requests a second, and one more every few minutes for a token. A spot instance is also
+// asked for its interruption once in 10 s and for a rebalance recommendation once in 30 s, which makes 0.63. Never do two
+// questions come within a second while the service answers in time; EC2 allows 1024 packets a second, which DNS shares.
 //
 // Polls carry no jitter. Every instance has a metadata service of its own, so there is nobody to make room for, and a
 // poll that is late by chance is a notice that is late by chance.

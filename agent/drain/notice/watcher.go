@@ -28,9 +28,12 @@ type Getter interface {
 
 // Options are what a watcher may be told.
 type Options struct {
-	// Interval is the time from one look at the target lifecycle state to the next; 0 for 2 s. The other paths are asked
-	// for once in five of them.
+	// Interval is the time from one look at the target lifecycle state to the next; 0 for 2 s. The spot path is asked for
+	// once in five of them, the others more seldom.
 	Interval time.Duration
+	// Kept says that EC2 doesn't take the instance back, because it is no spot instance: what is announced to those alone
+	// isn't asked for.
+	Kept bool
 	// Log gets one event when asking begins to fail, one when it works again, and one for each thing that isn't
 	// understood. It may be nil.
 	Log *slog.Logger
@@ -40,6 +43,7 @@ type Options struct {
 type Watcher struct {
 	getter   Getter
 	interval time.Duration
+	kept     bool
 	log      *slog.Logger
 	state    atomic.Value // string: the last known target lifecycle state
 
@@ -57,22 +61,29 @@ type question struct {
 	read func(answer string) ([]Notice, []doubt)
 }
 
-var (
-	lifecycle = question{"autoscaling/target-lifecycle-state", readLifecycle}
-	// turns is who is asked in between. Five turns of 2 s make the 10 s after which each is asked again, and a turn with
-	// nobody to ask doesn't wake the agent. A spot interruption is announced two minutes ahead, the rest longer.
-	turns = [...]*question{
-		{"spot/instance-action", readSpot},
-		nil,
-		{"events/recommendations/rebalance", readRebalance},
-		nil,
-		{"events/maintenance/scheduled", readMaintenance},
-	}
-)
+var lifecycle = question{"autoscaling/target-lifecycle-state", readLifecycle}
+
+// turn is who is asked between two looks at the state.
+type turn struct {
+	question *question
+	every    int  // rounds of turns
+	spot     bool // only where EC2 may take the instance back
+}
+
+// turns are gone through again and again. Five turns of 2 s make a round of 10 s, and a turn with nobody to ask doesn't wake
+// the agent. A spot interruption is announced two minutes ahead. A rebalance recommendation is advice, and maintenance is
+// announced days ahead.
+var turns = [...]turn{
+	{question: &question{"spot/instance-action", readSpot}, every: 1, spot: true},
+	{},
+	{question: &question{"events/recommendations/rebalance", readRebalance}, every: 3, spot: true},
+	{},
+	{question: &question{"events/maintenance/scheduled", readMaintenance}, every: 60},
+}
 
 // New prepares a watcher; Run starts it.
 func New(getter Getter, o Options) *Watcher {
-	w := &Watcher{getter: getter, interval: o.Interval, log: o.Log, failing: map[string]bool{}}
+	w := &Watcher{getter: getter, interval: o.Interval, kept: o.Kept, log: o.Log, failing: map[string]bool{}}
 	if w.interval <= 0 {
 		w.interval = defaultInterval
 	}
@@ -90,35 +101,44 @@ func (w *Watcher) State() string { return w.state.Load().(string) }
 // Run asks until ctx ends, at once for the first time. It may be called once. It calls emit for each notice, one after
 // the other, and asks no further until emit returns: so emit hands the notice on and does nothing that takes long.
 func (w *Watcher) Run(ctx context.Context, emit func(Notice)) {
-	place, brief := 0, false
-	for turn := time.Now(); ; {
+	place, brief := 0, false // place counts the turns that were taken
+	for begin := time.Now(); ; {
 		// Whatever is asked now gives way to the next look at the state, so that nothing piles up behind a service that
 		// hangs. The state itself may take almost the whole interval: a slow answer is better than none. Where it came
 		// to none, every other look leaves the second half to the other questions, which may do better.
-		limit := turn.Add(w.interval * 9 / 10)
+		limit := begin.Add(w.interval * 9 / 10)
 		look := limit
 		if brief = w.failing[lifecycle.path] && !brief; brief {
-			look = turn.Add(w.interval * 2 / 5)
+			look = begin.Add(w.interval * 2 / 5)
 		}
 		w.ask(ctx, lifecycle, look, emit)
 
 		// A question that would have no time for its answer keeps its turn.
-		next := turns[place]
+		next := w.next(place)
 		if next == nil || time.Until(limit) >= w.interval/5 {
-			place = (place + 1) % len(turns)
-			if next != nil && sleepUntil(ctx, turn.Add(w.interval/2)) {
+			place++
+			if next != nil && sleepUntil(ctx, begin.Add(w.interval/2)) {
 				w.ask(ctx, *next, limit, emit)
 			}
 		}
 
-		turn = turn.Add(w.interval)
-		if now := time.Now(); turn.Before(now) {
-			turn = now // what was missed, say by a machine that stood still, isn't made up for
+		begin = begin.Add(w.interval)
+		if now := time.Now(); begin.Before(now) {
+			begin = now // what was missed, say by a machine that stood still, isn't made up for
 		}
-		if !sleepUntil(ctx, turn) {
+		if !sleepUntil(ctx, begin) {
 			return
 		}
 	}
+}
+
+// next is who is asked in a turn, counted from 0; nil for nobody. A question without an answer is asked again in each round.
+func (w *Watcher) next(place int) *question {
+	t, round := turns[place%len(turns)], place/len(turns)
+	if t.question == nil || t.spot && w.kept || round%t.every != 0 && !w.failing[t.question.path] {
+		return nil
+	}
+	return t.question
 }
 
 // ask asks one question until limit and emits what is new in the answer.

@@ -170,11 +170,17 @@ func (s *seen) take() []Notice {
 	return taken
 }
 
-// watch runs a watcher until the test ends.
-func watch(t *testing.T, getter Getter, interval time.Duration) *seen {
+// watch runs the watcher of a spot instance until the test ends.
+func watch(t *testing.T, getter Getter) *seen {
+	t.Helper()
+	return watchOn(t, getter, Options{})
+}
+
+func watchOn(t *testing.T, getter Getter, o Options) *seen {
 	t.Helper()
 	s := &seen{}
-	s.Watcher = New(getter, Options{Interval: interval, Log: slog.New(slog.NewTextHandler(&s.log, nil))})
+	o.Log = slog.New(slog.NewTextHandler(&s.log, nil))
+	s.Watcher = New(getter, o)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -208,31 +214,42 @@ func wantIDs(t *testing.T, s *seen, want ...string) {
 }
 
 func TestWatcher_AsksTheStateEveryTwoSecondsAndTheOthersInBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newService()
-		watch(t, s, 0)
-		pass(20*time.Second - time.Millisecond)
-		var got []string
-		for _, a := range s.questions("") {
-			got = append(got, fmt.Sprint(a.at, " ", a.path))
-		}
-		var want []string
-		for second := range 20 {
-			path := map[int]string{1: spotPath, 5: rebalancePath, 9: maintenancePath}[second%10]
-			if second%2 == 0 {
-				path = statePath
+	for _, c := range []struct {
+		kept   bool
+		others map[int]string // by second of a minute
+		count  int            // of questions in twenty minutes
+	}{
+		{kept: true, others: map[int]string{}, count: 602},
+		{kept: false, others: map[int]string{1: spotPath, 5: rebalancePath, 11: spotPath, 21: spotPath, 31: spotPath, 35: rebalancePath, 41: spotPath, 51: spotPath}, count: 602 + 8*20},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newService()
+			watchOn(t, s, Options{Kept: c.kept})
+			pass(20*time.Minute - time.Millisecond)
+			var got, want []string
+			for _, a := range s.questions("") {
+				got = append(got, fmt.Sprint(a.at, " ", a.path))
 			}
-			if path != "" {
-				want = append(want, fmt.Sprint(time.Duration(second)*time.Second, " ", path))
+			for second := range 20 * 60 {
+				path := c.others[second%60]
+				switch {
+				case second%2 == 0:
+					path = statePath
+				case second%600 == 9:
+					path = maintenancePath
+				}
+				if path != "" {
+					want = append(want, fmt.Sprint(time.Duration(second)*time.Second, " ", path))
+				}
 			}
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("questions (-want +got):\n%s", diff)
-		}
-		if len(got) != 16 {
-			t.Errorf("%d questions in 20 s, want the 0.8 a second of the package's comment", len(got))
-		}
-	})
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("kept %t: questions (-want +got):\n%s", c.kept, diff)
+			}
+			if len(got) != c.count {
+				t.Errorf("kept %t: %d questions in 20 minutes, want %d, as the package's comment says", c.kept, len(got), c.count)
+			}
+		})
+	}
 }
 
 func TestWatcher_TellsOfATerminationWithinOneIntervalWheneverItComes(t *testing.T) {
@@ -242,7 +259,7 @@ func TestWatcher_TellsOfATerminationWithinOneIntervalWheneverItComes(t *testing.
 				s := newService()
 				s.set(statePath, InService)
 				s.slow(forever, hanging...)
-				w := watch(t, s, 0)
+				w := watch(t, s)
 				pass(10*time.Second + offset)
 				wantIDs(t, w, "lifecycle/InService")
 				changed := time.Now()
@@ -264,7 +281,7 @@ func TestWatcher_TheFirstLookCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService()
 		s.set(statePath, Terminated)
-		w := watch(t, s, 0)
+		w := watch(t, s)
 		synctest.Wait()
 		wantIDs(t, w, "lifecycle/Terminated")
 		if w.State() != Terminated {
@@ -278,7 +295,7 @@ func TestWatcher_TheFirstLookCounts(t *testing.T) {
 func TestWatcher_UnknownIsNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService()
-		w := watch(t, s, 0)
+		w := watch(t, s)
 		pass(5 * time.Minute) // a group that is slow to tell
 		wantIDs(t, w)
 		if w.State() != "" {
@@ -319,7 +336,7 @@ func TestWatcher_UnknownIsNoNews(t *testing.T) {
 func TestWatcher_AWarmPoolsStatesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService()
-		w := watch(t, s, 0)
+		w := watch(t, s)
 		for _, state := range []string{WarmedRunning, WarmedStopped, InService, WarmedHibernated, WarmedTerminated} {
 			s.set(statePath, state)
 			pass(2 * time.Second)
@@ -344,7 +361,7 @@ func TestWatcher_AnAnnouncementComesOnce(t *testing.T) {
 		moved := strings.ReplaceAll(reboot, "3 Feb", "4 Feb")
 		two := strings.TrimSuffix(moved, "]") + "," + strings.TrimPrefix(strings.Replace(reboot, "event-01", "event-02", 1), "[")
 		s := newService()
-		w := watch(t, s, 0)
+		w := watch(t, s)
 		for _, step := range []struct {
 			path, answer string
 			want         []string
@@ -368,9 +385,9 @@ func TestWatcher_AnAnnouncementComesOnce(t *testing.T) {
 			{maintenancePath, two, []string{"maintenance/instance-event-02/2027-02-03T09:00:43Z"}},
 		} {
 			s.set(step.path, step.answer)
-			pass(10 * time.Second)
+			pass(10 * time.Minute)
 			wantIDs(t, w, step.want...)
-			pass(time.Minute)
+			pass(10 * time.Minute)
 			wantIDs(t, w)
 		}
 		if got := w.lines(""); len(got) != 0 {
@@ -388,7 +405,7 @@ func TestWatcher_ADeadServiceIsOneEventAndItsReturnAnother(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newService()
 				s.set(statePath, InService)
-				w := watch(t, s, 0)
+				w := watch(t, s)
 				for range 3 {
 					// Within a turn of its own each time.
 					pass(13*time.Second + 500*time.Millisecond)
@@ -426,7 +443,7 @@ func TestWatcher_APathThatFailsAloneHidesNoOtherFailure(t *testing.T) {
 		s := newService()
 		s.set(statePath, InService)
 		s.refuse(errors.New("403"), spotPath)
-		w := watch(t, s, 0)
+		w := watch(t, s)
 		pass(time.Minute)
 		if got := w.lines("level=WARN"); len(got) != 1 || !strings.Contains(got[0], spotPath) {
 			t.Errorf("logged %q, want the spot path alone", got)
@@ -446,7 +463,7 @@ func TestWatcher_NothingPilesUpBehindASlowService(t *testing.T) {
 				s := newService()
 				s.slow(delay, everyPath...)
 				s.set(statePath, Terminated)
-				w := watch(t, s, 0)
+				w := watch(t, s)
 				pass(time.Minute - time.Millisecond)
 				if s.most != 1 {
 					t.Errorf("%d questions at once, want 1", s.most)
@@ -479,7 +496,7 @@ func TestWatcher_ASlowStateKeepsTheOthersTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService()
 		s.slow(1700*time.Millisecond, statePath)
-		watch(t, s, 0)
+		watch(t, s)
 		pass(30 * time.Second)
 		if got := len(s.questions("")) - len(s.questions(statePath)); got != 0 {
 			t.Fatalf("%d questions in between, want none without time for an answer", got)
@@ -501,7 +518,7 @@ func TestWatcher_AStateThatHangsHidesNoSpotNotice(t *testing.T) {
 		s.set(spotPath, `{"action": "stop", "time": "2026-11-24T08:22:00Z"}`)
 		s.set(rebalancePath, `{"noticeTime": "2026-11-24T08:20:00Z"}`)
 		s.set(maintenancePath, reboot)
-		w := watch(t, s, 0)
+		w := watch(t, s)
 		pass(20 * time.Second)
 		wantIDs(t, w, "spot/stop/2026-11-24T08:22:00Z", "rebalance/2026-11-24T08:20:00Z", rebootNotice.ID)
 		if s.most != 1 {
@@ -513,7 +530,7 @@ func TestWatcher_AStateThatHangsHidesNoSpotNotice(t *testing.T) {
 func TestWatcher_WhatItDoesNotUnderstandIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService()
-		w := watch(t, s, 0)
+		w := watch(t, s)
 		for range 3 {
 			for path, answers := range map[string][]string{
 				statePath:       {"Terminating:Wait", "Warmed:Melted"},
@@ -523,7 +540,7 @@ func TestWatcher_WhatItDoesNotUnderstandIsLoggedOnce(t *testing.T) {
 			} {
 				for _, answer := range answers {
 					s.set(path, answer)
-					pass(11 * time.Second)
+					pass(11 * time.Minute)
 				}
 			}
 		}
@@ -540,7 +557,7 @@ func TestWatcher_WhatItDoesNotUnderstandIsLoggedOnce(t *testing.T) {
 func TestWatcher_AServiceThatInventsAnnouncementsFillsNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService()
-		w := watch(t, s, 0)
+		w := watch(t, s)
 		for i := range 2 * memory {
 			at := s.began.Add(time.Duration(i) * time.Second).UTC().Format(time.RFC3339)
 			s.set(spotPath, `{"action": "stop", "time": "`+at+`"}`)
@@ -624,6 +641,7 @@ func answered(t *testing.T, client *node.Metadata) []Notice {
 	for _, path := range everyPath {
 		counted.left[path] = 2 // the second answer is there to be known already
 	}
+	counted.left[maintenancePath] = 1 // a second one takes sixty rounds
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got []Notice
