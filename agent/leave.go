@@ -42,8 +42,8 @@ func revocable(trigger string) bool {
 }
 
 // drainNode lets the node go of its work, and returns when it has. A wish that comes while another drain is under way joins
-// it, with the earlier of both deadlines; a node that is drained stays so. One whose drain failed is drained again. The error
-// is [drain.ErrTakenBack] where somebody took the drain back.
+// it, with the earlier of both deadlines, and shares its end; a node that is drained stays so. One whose drain failed is
+// drained again. The error is [drain.ErrTakenBack] where somebody took the drain back.
 func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
 	a.mu.Lock()
 	a.announceLeaving(request)
@@ -59,20 +59,23 @@ func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
 	a.mu.Lock()
 	d := a.draining
 	status := d.Status()
-	if status.TakenBack && revocable(request.Trigger) {
-		a.mu.Unlock()
-		return drain.ErrTakenBack
-	}
-	if over(status) {
+	switch joined := !status.Ended.IsZero(); {
+	case joined && status.TakenBack && !revocable(request.Trigger):
 		d = a.newDrain(request)
 		a.draining = d
+	case joined:
+		a.mu.Unlock()
+		switch {
+		case status.TakenBack:
+			return drain.ErrTakenBack
+		case status.Error != "":
+			return errors.New(status.Error)
+		}
+		return nil
 	}
 	// Once more: a recreation that ended in the meantime, or the end of a drain that was taken back, may have said ready.
 	a.announceLeaving(request)
 	a.mu.Unlock()
-	if !d.Status().Ended.IsZero() {
-		return nil
-	}
 	admitted := a.wasAdmitted()
 	a.forgetAdmission(ctx)
 	a.noteLeaving(ctx, request, d.Deadline())
