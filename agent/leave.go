@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/moby/moby/client"
+
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/drain/inflight"
@@ -331,18 +333,32 @@ const (
 	stopSlack = time.Second
 	// killLimit bounds the killing of what is left when the time is up. The engine needs well under a second for each.
 	killLimit = 30 * time.Second
+	// stopAgain is between two tries to stop services. An engine needs some seconds to start.
+	stopAgain = time.Second
 )
 
-// stopServices stops the services in order, each with its own signal and grace. What still runs when ctx ends is killed.
+// stopServices stops the services in order, each with its own signal and grace; again where the engine doesn't answer, since
+// one that restarts is back in seconds. What still runs when ctx ends is killed.
 func (a *Agent) stopServices(ctx context.Context, p parts) error {
 	deadline, _ := ctx.Deadline() // every step has one
-	budget := time.Until(deadline)
-	if budget > 2*stopSlack {
-		budget -= stopSlack
-	}
-	err := p.runner.Stop(ctx, p.config.Drain.Order, budget)
-	if ctx.Err() == nil {
-		return err
+	for {
+		budget := time.Until(deadline)
+		if budget > 2*stopSlack {
+			budget -= stopSlack
+		}
+		err := p.runner.Stop(ctx, p.config.Drain.Order, budget)
+		if ctx.Err() == nil && client.IsErrConnectionFailed(err) {
+			a.log.WarnContext(ctx, "services can't be stopped yet", "error", err)
+			select {
+			case <-time.After(stopAgain):
+				continue
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() == nil {
+			return err
+		}
+		break
 	}
 	a.log.WarnContext(ctx, "time is up: services that still run are killed")
 	kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), killLimit)
