@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -113,8 +114,14 @@ func (s *Store) Remove(service string) error {
 //
 // Files are not overwritten first: a tmpfs has no blocks that outlive a file, and the kernel clears a page before it
 // hands it to anyone else.
+//
+// A process that was stopped in the middle of a change must not keep the secrets of a node that leaves: where the lock
+// isn't let go, Wipe goes on without it.
 func (s *Store) Wipe() error {
 	unlock, err := s.lock()
+	if errors.Is(err, errLocked) {
+		unlock, err = func() {}, nil
+	}
 	if err != nil {
 		return fmt.Errorf("wipe secret store %s: %w", s.dir, err)
 	}
@@ -176,16 +183,33 @@ func (s *Store) lock() (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil // the lock ends with its open file
 }
 
+const (
+	// lockLimit is far more than a change takes, on a machine that swaps as well.
+	lockLimit = 10 * time.Second
+	// lockEvery is about as long as a change takes where many files change.
+	lockEvery = time.Millisecond
+)
+
+// errLocked is somebody who holds the lock for longer than any change takes.
+var errLocked = errors.New("another process has been changing it for " + lockLimit.String() + ": see whether an old flowagent was stopped, and end it")
+
+// flock waits by asking again: nothing could end a wait in the kernel for a process that was stopped.
 func flock(f *os.File) error {
+	late := time.Now().Add(lockLimit)
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == unix.EINTR { // the runtime's own preemption signals interrupt the wait
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case err == unix.EINTR:
 			continue
+		case err == unix.EWOULDBLOCK && time.Now().Before(late):
+			time.Sleep(lockEvery)
+			continue
+		case err == unix.EWOULDBLOCK:
+			err = errLocked
 		}
-		if err != nil {
-			return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
-		}
-		return nil
+		return &fs.PathError{Op: "lock", Path: f.Name(), Err: err}
 	}
 }
 
