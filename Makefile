@@ -22,9 +22,8 @@ build: ## the agent, a static binary: .build/bin/flowagent
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/flowagent ./cmd/flowagent
 
 install: build ## the agent, its units and its group, on this machine or below DESTDIR
-	install -D -m 0755 -t $(DESTDIR)/usr/bin $(BIN)/flowagent
-	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system $(wildcard ansible-free/systemd/*)
-	install -D -m 0644 -t $(DESTDIR)/usr/lib/sysusers.d ansible-free/sysusers.d/flowagent.conf
+	mkdir -p $(DESTDIR)/
+	$(BIN)/flowagent image install --root $(DESTDIR)/ --profile agent --enable=false
 
 tools: $(TOOLS) ## the programs that tests run, pinned in tools/go.mod
 
@@ -38,7 +37,7 @@ $(BIN)/ec2-metadata-mock: PACKAGE = github.com/aws/amazon-ec2-metadata-mock/cmd/
 $(BIN)/staticcheck: PACKAGE = honnef.co/go/tools/cmd/staticcheck
 
 setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
-	scripts/setup.sh lab postgres redis machine compiler lint
+	scripts/setup.sh lab postgres redis machine nodefiles compiler lint
 
 test: setup tools lint ## every check and test, in a private node with an engine of its own
 	scripts/test.sh

@@ -9,6 +9,7 @@
 #   scripts/setup.sh postgres   PostgreSQL's programs, whose servers the tests start themselves; no server is set up
 #   scripts/setup.sh redis      redis-server and dbus-daemon, which the tests of the health probes start themselves
 #   scripts/setup.sh machine    systemd-nspawn, and the Debian system that the lab's machines boot
+#   scripts/setup.sh nodefiles  a machine's system with what reads the files of ansible-free: sshd, nft, chrony, cloud-init …
 #   scripts/setup.sh images     mmdebstrap and Debian's keys, to make a base image where no registry answers
 #   scripts/setup.sh demo       age, to encrypt secrets as an on-prem site does
 #   scripts/setup.sh bench      the AWS command line and curl, which the boot script of test/bench calls, and wrk
@@ -196,7 +197,6 @@ readonly machine_packages=systemd-sysv,dbus,docker.io,iproute2,iptables
 # shellcheck disable=SC2016 # mmdebstrap's shell is to expand $1, the system's root
 readonly machine_options=(
   --format=directory
-  --include="$machine_packages"
   # They would run some day in the middle of a test and fail, for a machine has no network.
   --customize-hook='for unit in apt-daily.timer apt-daily-upgrade.timer; do ln -s /dev/null "$1/etc/systemd/system/$unit"; done'
   # As Docker's own packages have it: an engine needs no Kubernetes. And containerd's hundred lines a boot would hide what
@@ -206,20 +206,22 @@ readonly machine_options=(
   --customize-hook='echo machine >"$1/etc/hostname"; : >"$1/etc/resolv.conf"'
 )
 
-# The system is made once for each list of options, aside and then renamed: one that has its final name is whole.
-setup_machine() {
+# make_system NAME WHAT OPTIONS...: the system .build/NAME/current. It is made once for each list of options, aside and then
+# renamed: one that has its final name is whole.
+make_system() {
+  local home=$build/$1 what=$2 key new lock
+  shift 2
   need systemd-nspawn systemd-container
   need mmdebstrap "${mmdebstrap_packages[@]}"
-  local home=$build/machine key new lock
-  key=$(printf '%s\n' "$debian_suite" "${debian_options[@]}" "${machine_options[@]}" | sha256sum | cut -c 1-16)
+  key=$(printf '%s\n' "$debian_suite" "${debian_options[@]}" "$@" | sha256sum | cut -c 1-16)
   mkdir -p "$home"
   exec {lock}>"$home/lock"
   flock "$lock" # a second setup waits for the first one's system
   if [[ ! -d $home/$key ]]; then
-    say 'making the system of the machines from Debian packages (about a minute, 330 MB)'
+    say "making $what"
     new=$home/new
     as_root rm -rf --one-file-system "$new"
-    logged as_root mmdebstrap "${debian_options[@]}" "${machine_options[@]}" "$debian_suite" "$new"
+    logged as_root mmdebstrap "${debian_options[@]}" "$@" "$debian_suite" "$new"
     as_root mv "$new" "$home/$key"
   fi
   [[ $(readlink "$home/current") == "$key" ]] || ln -sfn "$key" "$home/current"
@@ -228,6 +230,21 @@ setup_machine() {
     [[ -L ${old%/} || $old == "$home/$key/" ]] || as_root rm -rf --one-file-system "$old"
   done
   exec {lock}>&-
+}
+
+setup_machine() {
+  make_system machine 'the system of the machines from Debian packages (about a minute, 330 MB)' \
+    "${machine_options[@]}" --include="$machine_packages"
+}
+
+# What reads the files of ansible-free on a node, in a system of its own: cloud-init, say, on a developer's machine would
+# act at its next boot. The servers are those of the roles database and edge; curl is for asking through the
+# packet filter.
+readonly nodefiles_packages=$machine_packages,apt-utils,age,chrony,cloud-init,curl,kmod,nftables,nginx-light,openssh-server,postgresql-17,procps,python3-yaml,ssl-cert,sudo,unattended-upgrades,valkey-server
+
+setup_nodefiles() {
+  make_system nodefiles 'the system that checks the files of a node, from Debian packages (three minutes, 700 MB)' \
+    "${machine_options[@]}" --include="$nodefiles_packages"
 }
 
 # Debian has the AWS CLI as a package; Ubuntu 24.04 doesn't, so there it comes from pip, as moto does.
@@ -256,18 +273,19 @@ setup_one() {
     need dbus-daemon dbus-daemon
     ;;
   machine) setup_machine ;;
+  nodefiles) setup_nodefiles ;;
   images) need mmdebstrap "${mmdebstrap_packages[@]}" ;;
   demo) need age age ;;
   bench) setup_bench ;;
   compiler) need gcc gcc libc6-dev ;;
   lint) need shellcheck shellcheck ;;
-  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, images, demo, bench, compiler or lint" ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, nodefiles, images, demo, bench, compiler or lint" ;;
   esac
 }
 
 command -v go >/dev/null ||
   die "Go is missing: install it from https://go.dev/dl/ or, under sudo, keep your path (sudo env PATH=\"\$PATH\" make …)"
-(($# > 0)) || set -- lab postgres redis machine images demo compiler lint
+(($# > 0)) || set -- lab postgres redis machine nodefiles images demo compiler lint
 for part in "$@"; do
   setup_one "$part"
 done

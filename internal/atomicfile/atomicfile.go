@@ -3,6 +3,8 @@
 package atomicfile
 
 import (
+	"crypto/rand"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,6 +26,34 @@ func Write(path string, data []byte, perm fs.FileMode) error {
 	return file.CloseAtomicallyReplace()
 }
 
+// WriteIn is [Write] with a slash-separated path below root, out of which no symbolic link leads. Its directory has to be
+// there. A symbolic link that stands at path itself is replaced, not followed.
+func WriteIn(root *os.Root, path string, data []byte, perm fs.FileMode) (err error) {
+	dir := filepath.Dir(path)
+	beside := filepath.Join(dir, "."+filepath.Base(path)+"."+rand.Text())
+	f, err := root.OpenFile(beside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = root.Remove(beside) // after the rename it is not there
+		}
+	}()
+	if err = fill(f, data, perm); err != nil {
+		return err
+	}
+	if err = root.Rename(beside, path); err != nil {
+		return err
+	}
+	d, err := root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
 // Create writes a file that appears under its name whole or not at all, and never in place of another: then the
 // error is fs.ErrExist.
 func Create(path string, data []byte, perm fs.FileMode) (err error) {
@@ -38,17 +68,7 @@ func Create(path string, data []byte, perm fs.FileMode) (err error) {
 			err = removeErr
 		}
 	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(perm)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
+	if err = fill(f, data, perm); err != nil {
 		return err
 	}
 	// A rename would replace a file that another command wrote meanwhile; a link refuses to.
@@ -61,4 +81,16 @@ func Create(path string, data []byte, perm fs.FileMode) (err error) {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// fill writes a new file to the disk and closes it.
+func fill(f *os.File, data []byte, perm fs.FileMode) error {
+	_, err := f.Write(data)
+	if err == nil {
+		err = f.Chmod(perm)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }

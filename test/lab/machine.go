@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type MachineSpec struct {
 	Dir string
 	// CgroupParent is an absolute cgroup path.
 	CgroupParent string
+	// System is the word by which scripts/setup.sh made the system that the machine runs; "machine" if empty.
+	System string
 }
 
 // MachineServer is a Debian system with systemd as process 1 and a Docker Engine under it, in namespaces of its own: it
@@ -58,6 +61,12 @@ type power struct {
 // inside a lab only. A machine whose test is killed runs on until the lab ends. See [StartMachine].
 func Machine(t testing.TB) *MachineServer {
 	t.Helper()
+	return MachineOf(t, "machine")
+}
+
+// MachineOf is [Machine] with another system, by the word that scripts/setup.sh makes it by.
+func MachineOf(t testing.TB, system string) *MachineServer {
+	t.Helper()
 	Root(t)
 	disk, cgroup := os.Getenv(DiskVariable), os.Getenv(CgroupVariable)
 	if disk == "" || cgroup == "" {
@@ -65,7 +74,7 @@ func Machine(t testing.TB) *MachineServer {
 	}
 	dir, err := os.MkdirTemp(disk, "machine-")
 	need(t, err)
-	m, err := StartMachine(t.Context(), MachineSpec{Dir: dir, CgroupParent: cgroup})
+	m, err := StartMachine(t.Context(), MachineSpec{Dir: dir, CgroupParent: cgroup, System: system})
 	if err != nil {
 		_ = os.RemoveAll(dir)
 	}
@@ -98,10 +107,11 @@ func StartMachine(ctx context.Context, spec MachineSpec) (*MachineServer, error)
 	if err != nil {
 		return nil, err
 	}
-	current := filepath.Join(build, "machine", "current")
+	word := cmp.Or(spec.System, "machine")
+	current := filepath.Join(build, word, "current")
 	system, err := filepath.EvalSymlinks(current)
 	if err != nil {
-		return nil, missing(current, "run `scripts/setup.sh machine`")
+		return nil, missing(current, "run `scripts/setup.sh "+word+"`")
 	}
 	name := filepath.Base(spec.Dir)
 	m := &MachineServer{Name: name, dir: spec.Dir, cgroup: filepath.Join(spec.CgroupParent, name), nspawn: nspawn}
