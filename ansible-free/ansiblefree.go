@@ -94,7 +94,7 @@ var table = []File{
 	{Source: "chrony/flowagent.conf", Path: "/etc/chrony/conf.d/60-flowagent.conf", Mode: 0o644, Profile: Base, Reader: chronyd, Activate: "systemctl restart chrony.service"},
 	{Source: "apt.conf.d/60flowagent", Path: "/etc/apt/apt.conf.d/60flowagent", Mode: 0o644, Profile: Base, Reader: unattended},
 	{Source: "systemd/apt-.timer.d/60-flowagent.conf", Path: units + "apt-.timer.d/60-flowagent.conf", Mode: 0o644, Profile: Base},
-	{Source: "cloud-init/image/60-flowagent.cfg", Path: "/etc/cloud/cloud.cfg.d/60-flowagent.cfg", Mode: 0o644, Profile: Base, Reader: cloudInit},
+	{Source: "cloud-init/image/95-flowagent.cfg", Path: "/etc/cloud/cloud.cfg.d/95-flowagent.cfg", Mode: 0o644, Profile: Base, Reader: cloudInit},
 
 	{Source: "chrony/ec2.sources", Path: "/etc/chrony/sources.d/60-flowagent-ec2.sources", Mode: 0o644, Profile: EC2, Reader: chronyd, Activate: "chronyc reload sources"},
 
