@@ -243,7 +243,7 @@ setup_machine() {
 readonly nodefiles_packages=$machine_packages,apt-utils,age,chrony,cloud-init,curl,kmod,nftables,nginx-light,openssh-server,postgresql-17,procps,python3-yaml,ssl-cert,sudo,unattended-upgrades,valkey-server
 
 setup_nodefiles() {
-  make_system nodefiles 'the system that checks the files of a node, from Debian packages (three minutes, 700 MB)' \
+  make_system nodefiles 'the system that checks the files of a node, from Debian packages (two minutes, 800 MB)' \
     "${machine_options[@]}" --include="$nodefiles_packages"
 }
 

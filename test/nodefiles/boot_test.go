@@ -41,6 +41,19 @@ func TestANodeBootsWithAllOfIt(t *testing.T) {
 		}
 	})
 
+	t.Run("the distribution's units are as the drop-ins have them", func(t *testing.T) {
+		for unit, want := range map[string]string{
+			"docker.service":  "StartLimitIntervalUSec=0", // the unit has its own limit in an older place
+			"apt-daily.timer": "Persistent=no", "apt-daily-upgrade.timer": "Persistent=no",
+		} {
+			m.Run(t, "systemctl", "unmask", "--quiet", unit) // the lab masks the timers
+			property, _, _ := strings.Cut(want, "=")
+			if got := strings.TrimSpace(m.Run(t, "systemctl", "show", "--property="+property, unit)); got != want {
+				t.Errorf("%s: got %s, want %s", unit, got, want)
+			}
+		}
+	})
+
 	t.Run("the packet filter lets in what it names", func(t *testing.T) {
 		listener := m.Listen(t, "0.0.0.0:9999")
 		go func() {

@@ -80,6 +80,12 @@ func TestSeedsAreAsCloudInitHasThem(t *testing.T) {
 				t.Errorf("%s of %s: nothing is found in a file with a mistake: %s", file, role, out)
 			}
 		}
+		text := string(readFile(t, "cloud-init/"+role+"/user-data"))
+		for _, secret := range []string{"PRIVATE KEY", "AGE-SECRET-KEY", "passwd:", "chpasswd", "hashed_passwd", "AKIA"} {
+			if strings.Contains(strings.ReplaceAll(text, "lock_passwd: true", ""), secret) {
+				t.Errorf("user-data of %s has %q, which belongs to no seed", role, secret)
+			}
+		}
 		var identity map[string]string
 		if err := yaml.Unmarshal(readFile(t, "cloud-init/"+role+"/meta-data"), &identity); err != nil {
 			t.Errorf("meta-data of %s: %v", role, err)
