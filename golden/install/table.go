@@ -17,15 +17,15 @@ func (r *Result) WriteTable(w io.Writer) error {
 			kept++
 		}
 	}
-	for _, s := range r.Steps {
-		state := "done"
-		if !s.Done {
-			state = "not done: " + s.Reason
-		}
-		fmt.Fprintf(tabs, "%s\t%s\n", s.Command, state)
-	}
 	if err := tabs.Flush(); err != nil {
 		return err
+	}
+	for _, s := range r.Steps {
+		if s.Done {
+			fmt.Fprintln(w, "done: "+s.Command)
+		} else {
+			fmt.Fprintf(w, "not done: %s: %s\n", s.Command, s.Reason)
+		}
 	}
 	for _, m := range r.Missing {
 		fmt.Fprintf(w, "missing: %s, which reads %s: install the package %s\n", m.Name, m.Path, m.Package)
