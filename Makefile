@@ -6,14 +6,14 @@ SHELL := /bin/bash
 
 BIN := $(CURDIR)/.build/bin
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-TOOLS := $(addprefix $(BIN)/,docker-compose ec2-metadata-mock staticcheck)
+TOOLS := $(addprefix $(BIN)/,docker-compose ec2-metadata-mock staticcheck vegeta)
 
 # What mounts, or talks to the engine, runs as root; a person's sudo would forget where Go and the demo's wishes are.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE=$${DEMO_ONCE:-}")
 
 DESTDIR ?=
 
-.PHONY: help build install tools setup test fuzz lint demo demo-aws bench clean
+.PHONY: help build install tools setup test fuzz lint drain-e2e demo demo-aws bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,12 +35,18 @@ $(BIN)/docker-compose: PACKAGE = github.com/docker/compose/v2/cmd
 $(BIN)/docker-compose: FLAGS = -X github.com/docker/compose/v2/internal.Version=$(shell go -C tools list -m -f '{{.Version}}' github.com/docker/compose/v2)
 $(BIN)/ec2-metadata-mock: PACKAGE = github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock
 $(BIN)/staticcheck: PACKAGE = honnef.co/go/tools/cmd/staticcheck
+$(BIN)/vegeta: PACKAGE = github.com/tsenart/vegeta/v12
 
 setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
 	scripts/setup.sh lab postgres redis machine nodefiles compiler lint
 
 test: setup tools lint ## every check and test, in a private node with an engine of its own
 	scripts/test.sh
+
+drain-e2e: tools ## replaces ten nodes under load, behind nginx, and counts what was lost: DRAIN_FLAGS="-replacements 2 …"
+	@trap 'scripts/setup.sh engine-stop' EXIT; scripts/setup.sh engine lab compiler; \
+	$(AS_ROOT) examples/wms/build.sh; \
+	scripts/drain-e2e.sh $(DRAIN_FLAGS)
 
 fuzz: ## the readers of PostgreSQL's and Redis' answers for FUZZTIME (1m) each, other fuzz functions for ten seconds
 	scripts/fuzz.sh

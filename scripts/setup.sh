@@ -5,7 +5,7 @@
 #   scripts/setup.sh            all of the following but engine
 #   scripts/setup.sh engine     a running Docker Engine; installed and started only if none answers
 #   scripts/setup.sh engine-stop  ends the engine if `engine` started it, and nothing otherwise
-#   scripts/setup.sh lab        what the lab starts: dockerd, docker-registry, moto_server
+#   scripts/setup.sh lab        what the lab starts: dockerd, docker-registry, nginx, moto_server
 #   scripts/setup.sh postgres   PostgreSQL's programs, whose servers the tests start themselves; no server is set up
 #   scripts/setup.sh redis      redis-server and dbus-daemon, which the tests of the health probes start themselves
 #   scripts/setup.sh machine    systemd-nspawn, and the Debian system that the lab's machines boot
@@ -139,17 +139,19 @@ stop_engine() {
   while [[ -d /proc/$how ]] && ((SECONDS < end)); do sleep 0.2; done
 }
 
-# The package would start a registry on port 5000 for good; its one program is all that the lab needs.
-setup_registry() {
-  ! have docker-registry || return 0
-  [[ ! -x $build/bin/docker-registry ]] || return 0
-  apt_refresh docker-registry
-  say 'fetching docker-registry'
-  local unpacked=$build/docker-registry
+# fetch PROGRAM PACKAGE: the program alone, out of a package that would start it for good.
+fetch() {
+  local program=$1 package=$2 unpacked=$build/$1
+  ! have "$program" || return 0
+  [[ ! -x $build/bin/$program ]] || return 0
+  apt_refresh "$package"
+  say "fetching $program"
   rm -rf "$unpacked"
   mkdir -p "$unpacked" "$build/bin"
-  (cd "$unpacked" && logged apt-get download docker-registry && dpkg-deb --extract ./*.deb .)
-  ln -sf "$unpacked/usr/bin/docker-registry" "$build/bin/docker-registry"
+  (cd "$unpacked" && logged apt-get download "$package" && dpkg-deb --extract ./*.deb .)
+  find "$unpacked/usr" -path "*bin/$program" -exec ln -sf {} "$build/bin/$program" \;
+  ! ldd "$build/bin/$program" | grep 'not found' >&2 ||
+    die "$program lacks the libraries above: install the package $package"
 }
 
 setup_venv() {
@@ -172,7 +174,8 @@ setup_moto() {
 
 setup_lab() {
   need_docker
-  setup_registry
+  fetch docker-registry docker-registry
+  fetch nginx nginx
   setup_moto
 }
 

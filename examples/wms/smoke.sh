@@ -63,7 +63,7 @@ healthy() {
 }
 
 job_is_over() {
-  expect 200 GET "/jobs/$job"
+  expect 200 GET "/jobs/$job?wait=5"
   [[ $(field state) == "done" || $(field state) == "failed" ]]
 }
 

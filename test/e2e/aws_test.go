@@ -64,8 +64,9 @@ func (n *node) awayFromEC2() {
 
 // announcements are what EC2 says to an instance; empty for nothing.
 type announcements struct {
-	state string // target lifecycle state
-	spot  string // instance action, as JSON
+	state     string // target lifecycle state
+	spot      string // instance action, as JSON
+	rebalance string // recommendation, as JSON
 }
 
 // onEC2 starts a metadata service with this user data, for an instance in service.
@@ -97,8 +98,9 @@ func (n *node) metadataConfig(a announcements) string {
 				"target-lifecycle-state": latest + "unused/1", "spot": latest + "unused/2",
 				"rebalance-rec-time": latest + "unused/3", "events": latest + "unused/4",
 				"kernel-id": latest + "autoscaling/target-lifecycle-state", "ramdisk-id": latest + "spot/instance-action",
+				"product-codes": latest + "events/recommendations/rebalance",
 			},
-			"values": map[string]any{"kernel-id": a.state, "ramdisk-id": a.spot, "instance-life-cycle": "spot"},
+			"values": map[string]any{"kernel-id": a.state, "ramdisk-id": a.spot, "product-codes": a.rebalance, "instance-life-cycle": "spot"},
 		},
 	})
 	if err != nil {

@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"sync"
+	"time"
 )
 
 // event is one line that an agent wrote.
 type event struct {
-	Msg   string `json:"msg"`
-	Phase string `json:"phase"`
-	Level string `json:"level"`
+	Time  time.Time `json:"time"`
+	Msg   string    `json:"msg"`
+	Phase string    `json:"phase"`
+	Level string    `json:"level"`
 
 	line string
 }

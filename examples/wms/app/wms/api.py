@@ -1,13 +1,16 @@
 """The WMS over HTTP. Answers are JSON; errors are {"error": {"code", "message"}}."""
 
+import asyncio
 import logging
+import time
 from contextlib import asynccontextmanager
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from psycopg import OperationalError
@@ -20,6 +23,12 @@ from wms.errors import QueueUnavailable, WmsError
 log = logging.getLogger("wms")
 
 pool = database.pool()
+
+# Seconds. A request may wait so long for its job: less than the requests in flight get when the API stops
+# (wms/serve.py), and than load balancers wait for an answer, which is a minute as a rule.
+LONGEST_WAIT = 15
+# Seconds between two looks at a job that somebody waits for.
+LOOK_EVERY = 0.25
 
 
 @asynccontextmanager
@@ -153,8 +162,18 @@ def request_report(code: LotPath):
 
 
 @app.get("/jobs/{job_id}")
-def show_job(job_id: UUID):
-    """Shows a job's state, and its result once it is done."""
+async def show_job(job_id: UUID, wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0):
+    """Shows a job's state, and its result once it is done; waits up to so many seconds for that."""
+    end = time.monotonic() + wait
+    while True:
+        job = await run_in_threadpool(_job, job_id)
+        if job["state"] in ("done", "failed") or time.monotonic() >= end:
+            return job
+        # A thread and a connection are held for each look only, however many wait.
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _job(job_id: UUID) -> dict:
     with pool.connection() as db:
         return jobs.get(db, job_id)
 
