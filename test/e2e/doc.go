@@ -6,6 +6,8 @@
 //	refusals/<case>/  a node that must not start; case.yaml says with which exit code and words
 //	stories/<case>/   a node to which something happens; the story is told in Go, in the test of that name
 //
+// Behind the build tag fleet is a story of many nodes, which runs examples/wms behind nginx for minutes: `make drain-e2e`.
+//
 // # A new case
 //
 // Copy a directory of boots or refusals and change it: that is all, the tests find it by itself. Each has config.yaml

@@ -27,17 +27,6 @@ type store struct {
 	db       *pgx.Conn
 }
 
-// job is a row of the table jobs, and when workers had it in hand.
-type job struct {
-	id, state string
-	runs      []jobRun
-}
-
-type jobRun struct {
-	worker       string
-	began, ended time.Time // the latter is zero for one that didn't finish
-}
-
 // startStore starts both under a project of their own, which is gone after the test.
 func startStore(t *testing.T) *store {
 	t.Helper()

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"cmp"
 	"flag"
 	"fmt"
 	"net"
@@ -50,16 +49,6 @@ type fleetNode struct {
 	worker  string             // the worker's address in the database's network
 }
 
-// replacement is what happened when a node left and another one came.
-type replacement struct {
-	slot, trigger   string
-	worker          string    // the address of the worker that left
-	began           time.Time // of the drain
-	drained, joined time.Duration
-	requests, slow  int // under way on the node when it began to leave; slow ones took a second or longer
-	jobs            int // in the worker's hands at that moment
-}
-
 func TestNodesAreReplacedUnderLoadWithoutAFailedRequestOrALostTask(t *testing.T) {
 	if os.Getenv(lab.DirectoryVariable) == "" {
 		t.Fatal("this gives the machine addresses: run `make drain-e2e`, which does it in a lab")
@@ -89,7 +78,7 @@ func TestNodesAreReplacedUnderLoadWithoutAFailedRequestOrALostTask(t *testing.T)
 	for i := range *replacements {
 		at := i % len(slots)
 		next := triggers[(i+len(slots))%len(triggers)]
-		r := &replacement{slot: edgeNodes[at].Name, trigger: fleet[at].trigger.name, worker: fleet[at].worker}
+		r := &replacement{slot: edgeNodes[at].Name, trigger: fleet[at].trigger.name, api: edgeNodes[at].API, worker: fleet[at].worker}
 		r.began, r.drained = fleet[at].leave()
 		came := time.Now()
 		fleet[at] = bootMember(t, store, slots[at], next)
@@ -120,12 +109,14 @@ func TestNodesAreReplacedUnderLoadWithoutAFailedRequestOrALostTask(t *testing.T)
 		t.Fatal(err)
 	}
 
-	for _, r := range done {
-		r.look(edgeNodes, seen, jobs)
+	v := verdict{
+		wanted: *requests, replacements: done, answers: answers, seen: seen, took: took,
+		jobs: jobs, ordered: c.ordered, unacknowledged: store.unacknowledged(t),
 	}
-	v := verdict{replacements: done, answers: answers, jobs: jobs, ordered: c.ordered, seen: seen, unacknowledged: store.unacknowledged(t), took: took}
 	v.print(os.Stdout)
-	v.check(t)
+	for _, problem := range v.problems() {
+		t.Error(problem)
+	}
 }
 
 // bootMember makes a new machine with an agent of its own, that will be told to leave by the trigger.
@@ -186,26 +177,6 @@ func (m *fleetNode) listen() {
 	}
 }
 
-// look tells what was under way on the node when it began to leave.
-func (r *replacement) look(nodes []lab.EdgeNode, seen []lab.EdgeRequest, jobs []job) {
-	i := slices.IndexFunc(nodes, func(n lab.EdgeNode) bool { return n.Name == r.slot })
-	for _, request := range seen {
-		if request.Node == nodes[i].API && request.Began.Before(r.began) && request.Ended.After(r.began) {
-			r.requests++
-			if request.Ended.Sub(request.Began) >= time.Second {
-				r.slow++
-			}
-		}
-	}
-	for _, j := range jobs {
-		for _, run := range j.runs {
-			if run.worker == r.worker && run.began.Before(r.began) && (run.ended.IsZero() || run.ended.After(r.began)) {
-				r.jobs++
-			}
-		}
-	}
-}
-
 // browsing are the requests of those who look things up and receive goods.
 func browsing(lots []string) []lab.LoadTarget {
 	var all []lab.LoadTarget
@@ -258,21 +229,4 @@ func addAddress(t *testing.T, host string) {
 		return
 	}
 	output(t, nil, lab.Program(t, "ip"), "address", "add", host+"/32", "dev", "lo")
-}
-
-// percentile is the latency that a share of the answers doesn't exceed.
-func percentile(sorted []time.Duration, share float64) time.Duration {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
-}
-
-func byLatency(answers []lab.LoadAnswer) []time.Duration {
-	all := make([]time.Duration, 0, len(answers))
-	for _, a := range answers {
-		all = append(all, a.Latency)
-	}
-	slices.SortFunc(all, cmp.Compare[time.Duration])
-	return all
 }

@@ -1,6 +1,6 @@
 // Package lab gives tests, benches and demos real parts to work against: a Docker Engine, the compose plugin, AWS
-// (moto), an EC2 metadata service, authenticated TLS registries, a small container image, and whole machines with a
-// systemd of their own.
+// (moto), an EC2 metadata service, authenticated TLS registries, a small container image, whole machines with a systemd of
+// their own, and nginx and a steady load in front of nodes.
 //
 // What enters are programs that [Makefile] built or the system has, and the FLOWAGENT_* variables below; what leaves
 // are addresses, paths and credentials of parts that end with the test or with [Process.Stop]. Nothing here is a mock
@@ -22,6 +22,8 @@ const (
 	ComposeVariable = "FLOWAGENT_TEST_COMPOSE"
 	// MetadataVariable holds the path of ec2-metadata-mock; by default .build/bin/ec2-metadata-mock.
 	MetadataVariable = "FLOWAGENT_TEST_METADATA_MOCK"
+	// VegetaVariable holds the path of vegeta; by default .build/bin/vegeta.
+	VegetaVariable = "FLOWAGENT_TEST_VEGETA"
 	// DirectoryVariable holds the lab's own directory, and is set inside a lab only.
 	DirectoryVariable = "FLOWAGENT_LAB"
 	// DiskVariable holds a directory on a disk that is empty when a lab starts, and is set inside a lab only.

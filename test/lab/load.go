@@ -17,9 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// VegetaVariable holds the path of vegeta; by default .build/bin/vegeta.
-const VegetaVariable = "FLOWAGENT_TEST_VEGETA"
-
 // LoadTimeout is after how long a request without an answer counts as failed.
 const LoadTimeout = 30 * time.Second
 
