@@ -122,13 +122,17 @@ func pools(nodes []EdgeNode) []pool {
 	return all[1:]
 }
 
-// StartEdge starts an edge that listens on a free address, host:port. dir is a directory for it that outlives it. ctx
-// bounds the start only.
-func StartEdge(ctx context.Context, dir, listen string, nodes []EdgeNode) (*EdgeServer, error) {
+// StartEdge starts an edge on 127.0.0.1. dir is a directory for it that outlives it. ctx bounds the start only.
+func StartEdge(ctx context.Context, dir string, nodes []EdgeNode) (*EdgeServer, error) {
 	path, err := systemProgram("nginx")
 	if err != nil {
 		return nil, err
 	}
+	port, err := freePort(ctx)
+	if err != nil {
+		return nil, err
+	}
+	listen := fmt.Sprintf("127.0.0.1:%d", port)
 	var config bytes.Buffer
 	err = edgeConfig.Execute(&config, map[string]any{"Dir": dir, "Listen": listen, "Nodes": nodes, "Pools": pools(nodes)})
 	if err != nil {
@@ -165,9 +169,9 @@ func StartEdge(ctx context.Context, dir, listen string, nodes []EdgeNode) (*Edge
 }
 
 // Edge starts an edge that ends with the test. See [StartEdge].
-func Edge(t testing.TB, listen string, nodes ...EdgeNode) *EdgeServer {
+func Edge(t testing.TB, nodes ...EdgeNode) *EdgeServer {
 	t.Helper()
-	server, err := StartEdge(t.Context(), t.TempDir(), listen, nodes)
+	server, err := StartEdge(t.Context(), t.TempDir(), nodes)
 	need(t, err)
 	t.Cleanup(func() {
 		server.Stop()
@@ -203,6 +207,15 @@ func follow(ctx context.Context, node EdgeNode, file string) {
 			return
 		}
 	}
+}
+
+// Count is how many requests ended so far.
+func (e *EdgeServer) Count() (int, error) {
+	content, err := os.ReadFile(e.log)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return bytes.Count(content, []byte("\n")), err
 }
 
 // Requests are those that ended so far.

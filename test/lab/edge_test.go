@@ -88,7 +88,7 @@ func TestAnEdgeSendsRequestsToTheNodesThatAreHealthy(t *testing.T) {
 	left, right := newBehind(t, "left", saying("left")), newBehind(t, "right", saying("right"))
 	left.out.Store(true)
 	right.out.Store(true)
-	edge := Edge(t, "127.81.0.1:8081", left.EdgeNode, right.EdgeNode)
+	edge := Edge(t, left.EdgeNode, right.EdgeNode)
 	awaitAnswers(t, edge.URL, "Service Unavailable")
 	left.out.Store(false)
 	awaitAnswers(t, edge.URL, "left")
@@ -107,7 +107,7 @@ func TestAnEdgeDoesNotHideThatANodeGivesNoAnswer(t *testing.T) {
 	})
 	well := newBehind(t, "right", saying("right"))
 	well.out.Store(true)
-	edge := Edge(t, "127.81.0.2:8081", mute.EdgeNode, well.EdgeNode)
+	edge := Edge(t, mute.EdgeNode, well.EdgeNode)
 	awaitAnswers(t, edge.URL, "Bad Gateway")
 	well.out.Store(false)
 	awaitAnswers(t, edge.URL, "Bad Gateway", "right")
@@ -120,6 +120,9 @@ func TestAnEdgeDoesNotHideThatANodeGivesNoAnswer(t *testing.T) {
 	requests, err := edge.Requests()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if count, err := edge.Count(); err != nil || count != len(requests) {
+		t.Errorf("Count: got %d and %v, want %d", count, err, len(requests))
 	}
 	failed := 0
 	for _, r := range requests {

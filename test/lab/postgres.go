@@ -225,7 +225,8 @@ func (s *PostgresServer) state() (string, error) {
 	return strings.TrimSpace(lines[line-1]), nil
 }
 
-// freePort finds a port that nobody listens on now. PostgreSQL, unlike the lab's other parts, won't choose one itself.
+// freePort finds a port that nobody listens on now. PostgreSQL and nginx, unlike the lab's other parts, won't choose one
+// themselves.
 func freePort(ctx context.Context) (int, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

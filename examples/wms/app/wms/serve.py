@@ -27,8 +27,13 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(name)s: %(message)s")
     logging.getLogger("uvicorn.access").addFilter(_WithoutProbes())
-    uvicorn.run("wms.api:app", host="0.0.0.0", port=8000, timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=GRACEFUL_SHUTDOWN)
+    uvicorn.run(
+        "wms.api:app",
+        host="0.0.0.0",
+        port=8000,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN,
+    )
 
 
 if __name__ == "__main__":
