@@ -101,6 +101,19 @@ func (s *store) watchJobs(t *testing.T) {
 	}
 }
 
+// awaitTask waits until a worker has a job in hand, so that its node leaves in the middle of one.
+func (s *store) awaitTask(t *testing.T, worker string) {
+	t.Helper()
+	eventually(t, "the worker at "+worker+" has a job in hand", func() (busy bool) {
+		err := s.db.QueryRow(t.Context(), `
+			SELECT EXISTS (SELECT FROM job_runs JOIN jobs ON jobs.id = job_id WHERE worker = $1 AND state = 'running')`, worker).Scan(&busy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return busy
+	})
+}
+
 // awaitJobs returns all jobs once none is waited for any more, or when patience is over.
 func (s *store) awaitJobs(t *testing.T) []job {
 	t.Helper()

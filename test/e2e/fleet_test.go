@@ -77,6 +77,7 @@ func TestNodesAreReplacedUnderLoadWithoutAFailedRequestOrALostTask(t *testing.T)
 		at := i % len(slots)
 		next := triggers[(i+len(slots))%len(triggers)]
 		r := &replacement{slot: edgeNodes[at].Name, trigger: fleet[at].trigger.name, api: edgeNodes[at].API, worker: fleet[at].worker}
+		store.awaitTask(t, r.worker)
 		r.began, r.drained = fleet[at].leave()
 		came := time.Now()
 		fleet[at] = bootMember(t, store, slots[at], next)

@@ -47,6 +47,14 @@ type jobRun struct {
 	began, ended time.Time // the latter is zero for one that didn't finish
 }
 
+func (r jobRun) String() string {
+	ended := "never"
+	if !r.ended.IsZero() {
+		ended = r.ended.UTC().Format(time.StampMilli)
+	}
+	return fmt.Sprintf("%s from %s to %s", r.worker, r.began.UTC().Format(time.StampMilli), ended)
+}
+
 // slowRequest is from when a request is one that a node that leaves has to wait for. All others take milliseconds.
 const slowRequest = time.Second
 
@@ -132,7 +140,7 @@ func (v verdict) problems() []string {
 			continue
 		}
 		shown++
-		problem("task %s is %s after these runs: %+v", j.id, j.state, j.runs)
+		problem("task %s is %s after these runs: %v", j.id, j.state, j.runs)
 	}
 	if _, lost, twice := v.tasks(); lost+twice > 0 {
 		problem("%d tasks were lost and %d were run twice, want none", lost, twice)
@@ -239,7 +247,7 @@ func TestAVerdictFindsWhatARunShouldNotShow(t *testing.T) {
 		"a task that is gone":   {func(v *verdict) { v.ordered = 2 }, "ordered 2 tasks and the database has 1"},
 		"a task nobody began":   {func(v *verdict) { v.jobs[0].state, v.jobs[0].runs = "queued", nil }, "1 tasks were lost and 0"},
 		"a task without an end": {func(v *verdict) { v.jobs[0].state, v.jobs[0].runs[0].ended = "running", time.Time{} }, "1 tasks were lost and 0"},
-		"a task that failed":    {func(v *verdict) { v.jobs[0].state = "failed" }, "task one is failed"},
+		"a task that failed":    {func(v *verdict) { v.jobs[0].state = "failed" }, "task one is failed after these runs: [172.18.0.5 from Nov 24 08:59:59.000 to Nov 24 09:00:01.000]"},
 		"a task that ran twice": {func(v *verdict) { v.jobs[0].runs = append(v.jobs[0].runs, v.jobs[0].runs[0]) }, "0 tasks were lost and 1"},
 		"a task to come again":  {func(v *verdict) { v.unacknowledged = 1 }, "holds 1 tasks"},
 		"only fast requests": {func(v *verdict) {
