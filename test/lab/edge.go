@@ -39,8 +39,8 @@ type EdgeNode struct {
 // that the client sees fail.
 //
 // The nginx that everybody can have knows no active health checks. Here a file for each node says that it is in, and nginx
-// looks for it with each request. So a change holds from the next request on and no worker process is replaced, whose
-// connections to clients nginx before 1.27.4 closes at the very moment.
+// looks for it with each request. So a change holds from the next request on, and no worker process is replaced: one that is
+// told to end closes its idle connections at that moment, on which a client may just be asking.
 type EdgeServer struct {
 	*Process
 	URL string
