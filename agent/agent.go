@@ -68,6 +68,7 @@ type Agent struct {
 	aws      *awsConfigs            // set by the node stage, before anything uses it
 
 	supervisor supervised
+	hooks      hooksSeen
 
 	// mu guards what the stages produce and Status shows.
 	mu          sync.Mutex
@@ -112,6 +113,7 @@ func Run(ctx context.Context, o Options) error {
 		started:  time.Now(),
 		parting:  newParting(),
 	}
+	a.hooks.agent = a
 	a.supervisor.notifier = systemd.NewNotifier(o.Log)
 	a.metrics = metrics.New(metrics.Sources{
 		Version: o.Version,

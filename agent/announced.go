@@ -49,7 +49,7 @@ func (a *Agent) join(ctx context.Context, metadata *node.Metadata) (*membership,
 		instance: instance,
 		kept:     kept,
 		metadata: metadata,
-		hooks:    hook.New(hook.Options{API: hook.NewClient(cfg), Instance: instance, Log: a.log}),
+		hooks:    hook.New(hook.Options{API: hook.NewClient(cfg), Instance: instance, Log: a.log, Observer: &a.hooks}),
 		targets:  balancer.New(balancer.Options{LoadBalancing: balancing, Scaling: scaling, Instance: instance, Addresses: addresses, Log: a.log}),
 	}, nil
 }

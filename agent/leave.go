@@ -321,7 +321,7 @@ func (a *Agent) wipe(p parts) error {
 // services' own grace, which is no failure.
 func (a *Agent) awaitRequests(ctx context.Context, p parts, d *drain.Drain) error {
 	counter := inflight.New(inflight.Options{Containers: inflight.Project{Engine: p.engine, Name: p.runner.Project().Name()}, Log: a.log})
-	counts, err := counter.Wait(ctx, time.Duration(p.config.Drain.IdleAfter), func(c inflight.Counts) { d.Note(c.String()) })
+	counts, err := counter.Wait(ctx, time.Duration(p.config.Drain.IdleAfter), d.Requests)
 	if err != nil {
 		a.log.WarnContext(ctx, "requests are still under way: their services are stopped all the same", "requests", counts.String(), "error", err)
 	}

@@ -201,7 +201,7 @@ func (a *Agent) Status(ctx context.Context) report.Status {
 	}
 	status.Problems = append(status.Problems, a.givenUp()...)
 	a.mu.Unlock()
-	status.Secrets, status.Drain = a.secretsStatus(), a.drainStatus()
+	status.Secrets, status.Drain, status.Hooks = a.secretsStatus(), a.drainStatus(), a.hooks.status()
 	if p.runner != nil {
 		state, err := p.runner.State(ctx)
 		if err != nil {

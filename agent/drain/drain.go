@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/flowviz/flowagent/agent/config"
+	"github.com/flowviz/flowagent/agent/drain/inflight"
 	"github.com/flowviz/flowagent/agent/report"
 )
 
@@ -64,6 +65,7 @@ type Drain struct {
 	timer    *time.Timer // ends the budget
 	note     string      // what the step under way waits for
 	final    string      // the step after which there is no way back, once it has begun
+	requests *inflight.Tally
 	ended    time.Time
 	failed   error
 	spent    chan struct{} // closed when the budget is
@@ -156,6 +158,14 @@ func (d *Drain) Note(text string) {
 	d.note = text
 }
 
+// Requests says which requests are under way, for the note and as numbers.
+func (d *Drain) Requests(counts inflight.Counts) {
+	total := counts.Total()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.note, d.requests = counts.String(), &total
+}
+
 // Run goes through the steps and returns what failed in them, joined; ErrTakenBack alone when the drain was taken back. It
 // is called once.
 func (d *Drain) Run(ctx context.Context, steps []Step) error {
@@ -235,7 +245,7 @@ func (d *Drain) Status() report.Drain {
 	defer d.mu.Unlock()
 	status := report.Drain{
 		Reason: d.request.Reason, Trigger: d.request.Trigger, Started: d.started, Deadline: d.deadline, Ended: d.ended,
-		Waiting: d.note, Steps: stages,
+		Waiting: d.note, Requests: d.requests, Steps: stages,
 	}
 	switch {
 	case errors.Is(d.failed, ErrTakenBack):

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/flowviz/flowagent/agent/config"
+	"github.com/flowviz/flowagent/agent/drain/inflight"
 )
 
 // ran is one step as it was run.
@@ -218,4 +219,31 @@ func TestDrain_IsNotTakenBackTooLate(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 	})
+}
+
+func TestDrain_KeepsHowManyRequestsWereCountedLast(t *testing.T) {
+	d := New(quiet(), Request{Reason: "test"}, time.Minute)
+	if got := d.Status().Requests; got != nil {
+		t.Errorf("before anybody counted: got %v, want nothing", got)
+	}
+	err := d.Run(t.Context(), []Step{
+		{Name: "requests", Weight: 1, Run: func(context.Context) error {
+			d.Requests(inflight.Counts{Services: []inflight.ServiceCount{
+				{Service: "api", Tally: inflight.Tally{Busy: 2, Idle: 1}}, {Service: "web", Tally: inflight.Tally{Busy: 1}},
+			}})
+			if s := d.Status(); s.Waiting != "api: 2 busy, 1 idle; web: 1 busy" || *s.Requests != (inflight.Tally{Busy: 3, Idle: 1}) {
+				t.Errorf("while it counts: got %q and %v", s.Waiting, s.Requests)
+			}
+			return nil
+		}},
+		{Name: "services", Weight: 1, Run: func(context.Context) error {
+			if s := d.Status(); s.Waiting != "" || s.Requests.Busy != 3 {
+				t.Errorf("in the next step: got %q and %v, want no wait and the last count", s.Waiting, s.Requests)
+			}
+			return nil
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

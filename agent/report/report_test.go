@@ -69,15 +69,23 @@ func TestWrite_ShowsHowADrainGoes(t *testing.T) {
 			{Name: "drain.balancer", Started: start, Ended: start.Add(time.Second), Error: "not allowed\nmore"},
 			{Name: "drain.requests", Started: start.Add(time.Second)},
 		}},
+		Hooks: []Hook{
+			{Name: "terminate", Transition: "terminating", Found: start, Heartbeats: 3, HeartbeatsFailed: 1},
+			{Name: "logs", Transition: "terminating", Found: start, Ended: start, Heartbeats: 1, Result: "CONTINUE", Outcome: "already over"},
+		},
 	}
 	var got strings.Builder
 	if err := Write(&got, status); err != nil {
 		t.Fatal(err)
 	}
 	want := `
-DRAIN (1m30s left)  AT   TOOK  RESULT
-balancer            +0s  1s    not allowed …
-requests            +1s  29s   under way: api has 2 busy
+DRAIN (spot, 1m30s left)  AT   TOOK  RESULT
+balancer                  +0s  1s    not allowed …
+requests                  +1s  29s   under way: api has 2 busy
+
+HOOK       TRANSITION   HEARTBEATS   RESULT
+terminate  terminating  3, 1 failed  under way
+logs       terminating  1            CONTINUE: already over
 `
 	if !strings.HasSuffix(got.String(), want) {
 		t.Errorf("got\n%s\nwant at its end\n%s", got.String(), want)

@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/flowviz/flowagent/agent/drain/inflight"
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/node"
 	"github.com/flowviz/flowagent/agent/secret"
@@ -35,6 +36,8 @@ type Status struct {
 	Checks []health.CheckStatus `json:"checks,omitempty"`
 	// Drain is how far the node's drain is; nil while nobody wished one.
 	Drain *Drain `json:"drain,omitempty"`
+	// Hooks are the lifecycle hooks of the instance's Auto Scaling group that the agent had to do with, in that order.
+	Hooks []Hook `json:"hooks,omitempty"`
 	// Problems are what is wrong beside the state, and what could not be found out for this report.
 	Problems []string `json:"problems,omitempty"`
 }
@@ -50,12 +53,32 @@ type Drain struct {
 	Ended    time.Time `json:"ended,omitzero"`
 	// Waiting says what the step under way waits for; empty for nothing to speak of.
 	Waiting string `json:"waiting,omitempty"`
+	// Requests are those under way when they were counted last; nil before they were.
+	Requests *inflight.Tally `json:"requests,omitempty"`
 	// Steps in order of their start.
 	Steps []Stage `json:"steps"`
 	// TakenBack says that somebody ended it before services stopped: the node serves again.
 	TakenBack bool `json:"takenBack,omitempty"`
 	// Error is what failed, once it has ended.
 	Error string `json:"error,omitempty"`
+}
+
+// Hook is one lifecycle hook, and how the instance's last action under it goes.
+type Hook struct {
+	Name  string `json:"name"`
+	Group string `json:"group"`
+	// Transition is launching or terminating.
+	Transition string `json:"transition"`
+	// Found is when the agent heard of it for this action; Ended when the action was completed or given up, zero before.
+	Found time.Time `json:"found"`
+	Ended time.Time `json:"ended,omitzero"`
+	// Heartbeats were taken by Auto Scaling; HeartbeatsFailed were not.
+	Heartbeats       int `json:"heartbeats"`
+	HeartbeatsFailed int `json:"heartbeatsFailed"`
+	// Result is what the agent asked for, CONTINUE or ABANDON, and Outcome what became of that: completed, already over or
+	// gave up. Both are empty while the action is under way.
+	Result  string `json:"result,omitempty"`
+	Outcome string `json:"outcome,omitempty"`
 }
 
 // Reload is what a reload of the configuration did. Both lists hold paths of fields, such as health.checks[api].
@@ -99,7 +122,7 @@ func Write(w io.Writer, s Status) error {
 		case d.TakenBack:
 			left = "taken back"
 		}
-		rows := out.table(fmt.Sprintf("\nDRAIN (%s)\tAT\tTOOK\tRESULT", left))
+		rows := out.table(fmt.Sprintf("\nDRAIN (%s)\tAT\tTOOK\tRESULT", joinPresent([]string{d.Trigger, left}, ", ")))
 		for _, step := range d.Steps {
 			result := "done"
 			switch {
@@ -109,6 +132,21 @@ func Write(w io.Writer, s Status) error {
 				result = joinPresent([]string{"under way", d.Waiting}, ": ")
 			}
 			rows.printf("%s\t+%s\t%s\t%s\n", strings.TrimPrefix(step.Name, "drain."), short(step.Started.Sub(d.Started)), short(step.Elapsed(s.Now)), result)
+		}
+		rows.flush()
+	}
+	if len(s.Hooks) > 0 {
+		rows := out.table("\nHOOK\tTRANSITION\tHEARTBEATS\tRESULT")
+		for _, h := range s.Hooks {
+			beats := fmt.Sprint(h.Heartbeats)
+			if h.HeartbeatsFailed > 0 {
+				beats += fmt.Sprintf(", %d failed", h.HeartbeatsFailed)
+			}
+			result := "under way"
+			if h.Outcome != "" {
+				result = h.Result + ": " + h.Outcome
+			}
+			rows.printf("%s\t%s\t%s\t%s\n", h.Name, h.Transition, beats, result)
 		}
 		rows.flush()
 	}

@@ -38,6 +38,12 @@ func (o Outcome) String() string {
 // since the last heartbeat, and for 30 seconds in any case: of a heartbeat whose reply was lost only Auto Scaling knows. The
 // error says what to do next.
 func (k *Hook) Complete(ctx context.Context, result Result) (Outcome, error) {
+	outcome, err := k.complete(ctx, result)
+	k.hooks.observer.Completed(k, result, outcome)
+	return outcome, err
+}
+
+func (k *Hook) complete(ctx context.Context, result Result) (Outcome, error) {
 	k.begin()
 	started := time.Now()
 	log := k.hooks.log.With("hook", k.Name, "transition", string(k.Transition), "result", string(result))

@@ -49,6 +49,7 @@ func (h *Hooks) Find(ctx context.Context, transition Transition, name string) ([
 		k.hooks, k.Longest = h, longest(k.Timeout)
 		h.log.InfoContext(ctx, "hook found", "hook", k.Name, "group", k.Group, "transition", string(k.Transition),
 			"timeout", k.Timeout, "default", string(k.Default), "described", k.Described)
+		h.observer.Found(k)
 	}
 	return found, nil
 }

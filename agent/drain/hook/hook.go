@@ -89,15 +89,35 @@ type Options struct {
 	Group string
 	// Log gets one event for each fact; nil for none.
 	Log *slog.Logger
+	// Observer is told the same for metrics and status; nil for nobody.
+	Observer Observer
 	// Random returns a number from 0 up to 1; nil for math/rand's.
 	Random func() float64
 }
+
+// Observer is told what becomes of actions. Its methods are called by several goroutines, and return at once.
+type Observer interface {
+	// Found tells of each hook that Find returns.
+	Found(k *Hook)
+	// Beat tells of each heartbeat that Auto Scaling had to answer: err is nil where it took it.
+	Beat(k *Hook, err error)
+	// Completed tells how Complete ended.
+	Completed(k *Hook, result Result, outcome Outcome)
+}
+
+// nobody observes nothing.
+type nobody struct{}
+
+func (nobody) Found(*Hook)                      {}
+func (nobody) Beat(*Hook, error)                {}
+func (nobody) Completed(*Hook, Result, Outcome) {}
 
 // Hooks finds the hooks of one instance. Its methods may be called at any time.
 type Hooks struct {
 	api      API
 	instance string
 	log      *slog.Logger
+	observer Observer
 	random   func() float64
 
 	mu     sync.Mutex
@@ -107,9 +127,12 @@ type Hooks struct {
 
 // New prepares to find hooks.
 func New(o Options) *Hooks {
-	h := &Hooks{api: o.API, instance: o.Instance, group: o.Group, log: o.Log, random: o.Random}
+	h := &Hooks{api: o.API, instance: o.Instance, group: o.Group, log: o.Log, observer: o.Observer, random: o.Random}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
+	}
+	if h.observer == nil {
+		h.observer = nobody{}
 	}
 	if h.random == nil {
 		h.random = rand.Float64

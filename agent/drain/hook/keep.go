@@ -32,6 +32,9 @@ func (k *Hook) Keep(ctx context.Context, until time.Time) {
 	// The clock as well: a heartbeat that is due at stop may see its timer before the deadline.
 	for ctx.Err() == nil && time.Now().Before(stop) {
 		err := k.beat(ctx, began)
+		if err == nil {
+			k.hooks.observer.Beat(k, nil)
+		}
 		if errors.Is(err, errOver) || ctx.Err() != nil {
 			return
 		}
@@ -50,6 +53,7 @@ func (k *Hook) Keep(ctx context.Context, until time.Time) {
 				k.hooks.log.WarnContext(ctx, "hook heartbeat fails", "hook", k.Name, "error", explain(err, "RecordLifecycleActionHeartbeat"))
 			}
 			failed++
+			k.hooks.observer.Beat(k, err)
 			p.slowly = refused(err)
 			pause = p.NextBackOff()
 		}

@@ -151,6 +151,11 @@ func (e emitter) drain(d *report.Drain) {
 		end = e.now
 	}
 	e.gauge(drainDuration, end.Sub(d.Started).Seconds())
+	if r := d.Requests; r != nil {
+		e.gauge(drainRequests, float64(r.Busy), "busy")
+		e.gauge(drainRequests, float64(r.Idle), "idle")
+		e.gauge(drainRequests, float64(r.Unknown), "unknown")
+	}
 	for _, step := range d.Steps { // each once, by names of ours
 		name := strings.TrimPrefix(step.Name, "drain.")
 		e.gauge(drainStep, step.Elapsed(e.now).Seconds(), name)

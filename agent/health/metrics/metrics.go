@@ -1,14 +1,16 @@
 // Package metrics shows to Prometheus what the agent knows of its node.
 //
 // What enters are the results of the other stages, read when somebody asks; what leaves is Prometheus' text format. It
-// asks nobody itself, neither the engine nor a probe. Labels are names from the configuration and words from fixed
-// lists, so that no client, server or secret can make series; and no value of a secret ever reaches it.
+// asks nobody itself, neither the engine nor a probe. Labels are names from the configuration, the lifecycle hooks of the
+// node's own Auto Scaling group and words from fixed lists, so that no client, server or secret can make series; and no
+// value of a secret ever reaches it.
 package metrics
 
 import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,6 +71,8 @@ type Metrics struct {
 	registry  *prometheus.Registry
 	refreshes *prometheus.CounterVec
 	notices   *prometheus.CounterVec
+	beats     *prometheus.CounterVec
+	actions   *prometheus.CounterVec
 }
 
 // New makes the metrics of one agent, in a registry of their own.
@@ -81,6 +85,12 @@ func New(s Sources) *Metrics {
 		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flowagent_notices_total", Help: "What EC2 announced to this instance, by kind.",
 		}, []string{"kind"}),
+		beats: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flowagent_lifecycle_heartbeats_total", Help: "Heartbeats for lifecycle actions by result.",
+		}, []string{"hook", "transition", "result"}),
+		actions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flowagent_lifecycle_actions_total", Help: "Lifecycle actions that the agent completed, by what it asked for and what became of that.",
+		}, []string{"hook", "transition", "result", "outcome"}),
 	}
 	for _, result := range []Result{Changed, Unchanged, Failed} {
 		m.refreshes.WithLabelValues(string(result)) // a series that is missing until it happens can't be alerted on
@@ -89,7 +99,7 @@ func New(s Sources) *Metrics {
 		m.notices.WithLabelValues(kind)
 	}
 	m.registry.MustRegister(
-		m.refreshes, m.notices, collector{s},
+		m.refreshes, m.notices, m.beats, m.actions, collector{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -100,6 +110,31 @@ func (m *Metrics) Refreshed(r Result) { m.refreshes.WithLabelValues(string(r)).I
 
 // Noticed counts one announcement of EC2's, of one of the kinds in [Sources].
 func (m *Metrics) Noticed(kind string) { m.notices.WithLabelValues(kind).Inc() }
+
+// HookFound begins to count a hook's heartbeats; transition is launching or terminating.
+func (m *Metrics) HookFound(hook, transition string) {
+	for _, taken := range []bool{true, false} {
+		m.beats.WithLabelValues(hook, transition, beatResult(taken))
+	}
+}
+
+// Beat counts one heartbeat by whether Auto Scaling took it.
+func (m *Metrics) Beat(hook, transition string, taken bool) {
+	m.beats.WithLabelValues(hook, transition, beatResult(taken)).Inc()
+}
+
+func beatResult(taken bool) string {
+	if taken {
+		return "sent"
+	}
+	return "failed"
+}
+
+// Completed counts one lifecycle action by its end. Result is CONTINUE or ABANDON, outcome completed, already over or gave
+// up.
+func (m *Metrics) Completed(hook, transition, result, outcome string) {
+	m.actions.WithLabelValues(hook, transition, result, strings.ReplaceAll(outcome, " ", "_")).Inc()
+}
 
 // scrapes is how many may be answered at once: a pair of Prometheus servers and a curious person.
 const scrapes = 3
@@ -156,6 +191,7 @@ var (
 	drainState    = desc("drain_state", "How far the node's drain is: 1 for the state that it is in.", "state")
 	drainDuration = desc("drain_duration_seconds", "How long the drain took, or has taken up to now.")
 	drainStep     = desc("drain_step_duration_seconds", "How long a step of the drain took, or has taken up to now.", "step")
+	drainRequests = desc("drain_requests_left", "Requests under way when the drain counted them last, by what is known of them.", "state")
 	drainFailed   = desc("drain_step_failed", "Whether a step of the drain failed.", "step")
 )
 

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/flowviz/flowagent/agent/drain/inflight"
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/health/probe"
 	"github.com/flowviz/flowagent/agent/image"
@@ -52,7 +53,7 @@ func sources() Sources {
 		},
 		Notices: []string{"spot", "terminate"},
 		Drain: func() *report.Drain {
-			return &report.Drain{Started: now.Add(-time.Second), Ended: now, Steps: []report.Stage{
+			return &report.Drain{Started: now.Add(-time.Second), Ended: now, Requests: &inflight.Tally{Busy: 2, Idle: 5}, Steps: []report.Stage{
 				{Name: "drain.services", Started: now.Add(-time.Second), Ended: now.Add(-500 * time.Millisecond)},
 				{Name: "drain.secrets", Started: now.Add(-500 * time.Millisecond), Ended: now, Error: "mount is busy"},
 			}}
@@ -76,6 +77,12 @@ func TestMetrics_SayWhatTheNodeKnows(t *testing.T) {
 	m.Refreshed(Failed)
 	m.Refreshed(Failed)
 	m.Noticed("spot")
+	m.HookFound("flowviz-terminate", "terminating")
+	m.Beat("flowviz-terminate", "terminating", true)
+	m.Beat("flowviz-terminate", "terminating", true)
+	m.HookFound("logs", "terminating")
+	m.Beat("logs", "terminating", false)
+	m.Completed("flowviz-terminate", "terminating", "CONTINUE", "already over")
 	got := scrape(t, m)
 	for _, want := range []string{
 		`flowagent_build_info\{goversion="go[^"]+",version="1.2.3"\} 1`,
@@ -113,6 +120,13 @@ func TestMetrics_SayWhatTheNodeKnows(t *testing.T) {
 		`flowagent_service_given_up\{service="worker"\} 1`,
 		`flowagent_drain_state\{state="drained"\} 1`,
 		`flowagent_drain_duration_seconds 1`,
+		`flowagent_drain_requests_left\{state="busy"\} 2`,
+		`flowagent_drain_requests_left\{state="idle"\} 5`,
+		`flowagent_drain_requests_left\{state="unknown"\} 0`,
+		`flowagent_lifecycle_heartbeats_total\{hook="flowviz-terminate",result="sent",transition="terminating"\} 2`,
+		`flowagent_lifecycle_heartbeats_total\{hook="flowviz-terminate",result="failed",transition="terminating"\} 0`,
+		`flowagent_lifecycle_heartbeats_total\{hook="logs",result="failed",transition="terminating"\} 1`,
+		`flowagent_lifecycle_actions_total\{hook="flowviz-terminate",outcome="already_over",result="CONTINUE",transition="terminating"\} 1`,
 		`process_resident_memory_bytes .+`,
 		`go_goroutines .+`,
 	} {
@@ -141,6 +155,8 @@ func ours(text string) string {
 // The linter is the one of `promtool check metrics`.
 func TestMetrics_PassPrometheusOwnLinter(t *testing.T) {
 	m := New(sources())
+	m.Beat("terminate", "terminating", true)
+	m.Completed("terminate", "terminating", "CONTINUE", "completed")
 	problems, err := testutil.GatherAndLint(m.registry)
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +190,7 @@ func TestMetrics_NoMoreSeriesThanTheConfigurationNames(t *testing.T) {
 		return n
 	}
 	// Three checks, two secrets, two stages, two services, and what every node has.
-	if got := count(); got > 80 || got < 50 {
+	if got := count(); got > 85 || got < 50 {
 		t.Errorf("got %d series", got)
 	}
 }
