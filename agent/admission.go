@@ -25,6 +25,7 @@ func (a *Agent) wasAdmitted() bool {
 }
 
 func (a *Agent) markAdmitted(ctx context.Context) {
+	a.telling.newcomer.Store(!a.wasAdmitted())
 	if err := atomicfile.Write(a.admissionPath(), nil, 0o644); err != nil {
 		a.log.WarnContext(ctx, "admission not noted: a restart of the agent waits for shared checks again", "error", err)
 	}
@@ -75,6 +76,7 @@ func (a *Agent) awaitReady(ctx context.Context) {
 	a.mu.Unlock()
 	a.launched()
 	a.log.InfoContext(ctx, fmt.Sprintf("ready in %.1f s", elapsed.Seconds()))
+	a.tellReady(elapsed)
 	a.writeRecord(ctx, nil)
 	// Compose files and AWS's answers were read; from here on it is probes. The node is as good without it.
 	if err := footprint.Shrink(); err != nil {

@@ -69,6 +69,7 @@ type Agent struct {
 
 	supervisor supervised
 	hooks      hooksSeen
+	telling    telling
 
 	// mu guards what the stages produce and Status shows.
 	mu          sync.Mutex
@@ -196,6 +197,7 @@ func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context
 	switch stopped := ctx.Err() != nil; {
 	case !stopped:
 		a.writeRecord(ctx, err)
+		a.tellBootFailed(err)
 		a.launchFailed(ctx, err)
 		return err
 	case a.anew.Load():

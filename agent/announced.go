@@ -75,6 +75,7 @@ func (a *Agent) heed(ctx context.Context, group *errgroup.Group, servers context
 		var consequences sync.WaitGroup
 		watcher.Run(servers, func(n notice.Notice) {
 			a.metrics.Noticed(string(n.Kind))
+			a.tellNotice(n)
 			log := a.log.With("kind", string(n.Kind), "detail", n.Detail)
 			if !n.At.IsZero() {
 				log = log.With("at", n.At)

@@ -54,6 +54,7 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 	if err := a.stage(ctx, "node", a.discover); err != nil {
 		return err
 	}
+	a.tellOthers(servers, group)
 	a.beginLaunch(ctx)
 	a.heed(ctx, group, servers)
 	listeners, held, err := a.listenHealth(ctx, a.parts().config.Health.Listen)

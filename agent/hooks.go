@@ -46,6 +46,7 @@ func (h *hooksSeen) Beat(k *hook.Hook, err error) {
 // Completed implements [hook.Observer].
 func (h *hooksSeen) Completed(k *hook.Hook, result hook.Result, outcome hook.Outcome) {
 	h.agent.metrics.Completed(k.Name, transition(k), string(result), outcome.String())
+	h.agent.tellCompleted(k, result, outcome)
 	h.change(k, func(seen *report.Hook) {
 		seen.Ended, seen.Result, seen.Outcome = time.Now(), string(result), outcome.String()
 	})

@@ -81,7 +81,9 @@ func (a *Agent) drainNode(ctx context.Context, request drain.Request) error {
 	admitted := a.wasAdmitted()
 	a.forgetAdmission(ctx)
 	a.noteLeaving(ctx, request, d.Deadline())
+	a.tellDrain(d)
 	err := d.Run(ctx, a.drainSteps(a.parts(), d))
+	a.tellDrain(d)
 	// Whether or not it worked: only a drain that was cut off is gone on with.
 	if removeErr := os.Remove(a.leavingPath()); removeErr != nil {
 		a.log.WarnContext(ctx, "a restarted agent will drain again", "error", removeErr)

@@ -5,6 +5,8 @@ import (
 	"encoding"
 	"fmt"
 	"net"
+	"net/netip"
+	"net/url"
 	"reflect"
 	"regexp"
 	"slices"
@@ -158,6 +160,9 @@ func (c *checker) check(cfg *Config) {
 	if w := cfg.CloudWatch; w != nil && strings.HasPrefix(w.Namespace, "AWS/") {
 		c.refuse("cloudWatch.namespace", "use one of your own, such as FlowViz", "names that begin with AWS/ are Amazon's")
 	}
+	if w := cfg.Notify.Webhook; w != nil {
+		c.webhook(*w, cfg.Secrets.Items)
+	}
 	if cfg.Lifecycle.Interval < minPoll {
 		c.refuse("lifecycle.interval", "", "must be at least %s", minPoll)
 	}
@@ -299,6 +304,32 @@ func (c *checker) workload(w Workload) {
 		if limit.value == 0 {
 			c.refuse("workload.pull."+limit.name, "", "must be longer than 0")
 		}
+	}
+}
+
+// webhook holds a webhook's URL against what may go over a network in the clear: an event may, within a private network; a
+// token may not.
+func (c *checker) webhook(w Webhook, items []Secret) {
+	for field, name := range map[string]string{"tokenSecret": w.TokenSecret, "signingSecret": w.SigningSecret} {
+		if name != "" {
+			c.secretNamed("notify.webhook."+field, name, items)
+		}
+	}
+	u, err := url.Parse(string(w.URL))
+	if err != nil || u.Scheme != "http" {
+		return
+	}
+	address, err := netip.ParseAddr(u.Hostname())
+	address = address.Unmap()
+	local := u.Hostname() == "localhost" || err == nil && address.IsLoopback()
+	switch {
+	case !local && (err != nil || !address.IsPrivate()):
+		c.refuse("notify.webhook.url", "where an authority of your own signed the certificate, name it with caFile", "must be https, or http with a loopback or private IP address")
+	case !local && w.TokenSecret != "":
+		c.refuse("notify.webhook.tokenSecret", "write the url with https, or use signingSecret", "the token would be readable on the way")
+	}
+	if w.CAFile != "" {
+		c.refuse("notify.webhook.caFile", "write the url with https, or remove caFile", "the url is not https")
 	}
 }
 

@@ -44,7 +44,7 @@ func (s spot) key(name string) spot { return spot{s.path + "." + name, s.rule + 
 // secretive tells whether a value at this place may be a secret that was pasted where a name belongs. Such a value is
 // never repeated in a message.
 func (s spot) secretive() bool {
-	for _, section := range []string{"secrets", "registries", "workload.variables", "health.checks"} {
+	for _, section := range []string{"secrets", "registries", "workload.variables", "health.checks", "notify"} {
 		if rest, found := strings.CutPrefix(s.rule, section); found && (rest == "" || rest[0] == '.' || rest[0] == '[') {
 			return true
 		}

@@ -127,6 +127,10 @@ func TestEveryKindOfValueIsRead(t *testing.T) {
 	want.Workload.CleanUp = CleanUp{}
 	want.Workload.Reconcile = Reconcile{Leave: []string{"db"}}
 	want.Health.Listen = "127.0.0.1:9180"
+	want.Notify.Webhook = &Webhook{
+		URL: "https://hooks.factory.local/flowagent/", TokenSecret: "registry_password", SigningSecret: "registry_password",
+		Timeout: Duration(5 * time.Second), CAFile: "/etc/flowagent/factory.pem",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
@@ -308,5 +312,34 @@ func TestARegistryThatECRWouldNotRecogniseNeedsARegion(t *testing.T) {
 func TestParseWithoutLayersSaysWhatToDo(t *testing.T) {
 	if got, want := problemsOf(t).Error(), "flowagent config init"; !strings.Contains(got, want) {
 		t.Errorf("got %q, want it to mention %q", got, want)
+	}
+}
+
+func TestAWebhookIsReachedOverHTTPSUnlessNobodyElseCanListen(t *testing.T) {
+	for _, c := range []struct{ webhook, refused string }{
+		{"url: https://hooks.example.com/a, tokenSecret: key", ""},
+		{"url: 'https://10.0.0.7:8443/a?b=c', signingSecret: key", ""},
+		{"url: 'http://127.0.0.1:8080/', tokenSecret: key", ""},
+		{"url: 'http://localhost:8080', tokenSecret: key", ""},
+		{"url: 'http://[::1]:8080'", ""},
+		{"url: 'http://192.168.1.5/a', signingSecret: key", ""},
+		{"url: 'http://[fd00::1]/a'", ""},
+		{"url: 'HTTP://192.168.1.5/a', tokenSecret: key", "notify.webhook.tokenSecret"},
+		{"url: 'http://[::ffff:10.0.0.1]/a', tokenSecret: key", "notify.webhook.tokenSecret"},
+		{"url: 'http://hooks.example.com/a'", "notify.webhook.url"},
+		{"url: 'http://203.0.113.9/a'", "notify.webhook.url"},
+		{"url: 'http://169.254.169.254/latest/user-data'", "notify.webhook.url"}, // instance metadata
+		{"url: 'http://127.0.0.1/', caFile: ca.pem", "notify.webhook.caFile"},
+		{"url: 'https://user:pass@hooks.example.com/'", "notify.webhook.url"},
+		{"url: 'https://hooks.example.com/', signingSecret: kee", "notify.webhook.signingSecret"},
+		{"timeout: 3s", "notify.webhook.url"},
+	} {
+		_, err := Parse(layer("/etc/flowagent/config.yaml", base+"secrets: {items: [{name: key, from: {file: {path: /k}}}]}\nnotify: {webhook: {"+c.webhook+"}}\n"))
+		switch {
+		case c.refused == "" && err != nil:
+			t.Errorf("%s: %v", c.webhook, err)
+		case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused+": ") || strings.Count(err.Error(), "\n") > 0):
+			t.Errorf("%s: got %v, want one problem at %s", c.webhook, err, c.refused)
+		}
 	}
 }

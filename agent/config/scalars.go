@@ -178,7 +178,7 @@ func (u *URL) UnmarshalText(text []byte) error {
 	if v.User != nil {
 		return fmt.Errorf("the URL holds credentials: name a secret instead")
 	}
-	*u = URL(strings.TrimSuffix(string(text), "/"))
+	*u = URL(text)
 	return nil
 }
 

@@ -33,6 +33,8 @@ type Config struct {
 	Lifecycle Lifecycle `yaml:"lifecycle"`
 	// The few metrics that a rollout decides on, sent to Amazon CloudWatch. Left out: nothing is sent. Outside EC2 nothing ever is.
 	CloudWatch *CloudWatch `yaml:"cloudWatch"`
+	// Who is told when the node turns ready, fails to boot, is announced something or leaves. Left out: nobody.
+	Notify Notify `yaml:"notify"`
 }
 
 // Node says what the machine is.
@@ -356,5 +358,35 @@ type CloudWatch struct {
 	// Namespace of the metrics, such as FlowViz.
 	Namespace string `yaml:"namespace"`
 	// Region, where it is not the node's own.
+	Region string `yaml:"region"`
+}
+
+// Notify says who is told what happens to the node: a webhook, an EventBridge bus, or both. Both get the same events.
+type Notify struct {
+	// An HTTP server that takes each event as a POST request.
+	Webhook *Webhook `yaml:"webhook"`
+	// A bus of Amazon EventBridge that each event is put on.
+	EventBridge *EventBridge `yaml:"eventBridge"`
+}
+
+// Webhook is an HTTP server that takes events, by the Standard Webhooks specification.
+type Webhook struct {
+	// Where events are posted to: https, or http for a loopback or private IP address. No credentials in it.
+	URL URL `yaml:"url"`
+	// Name of the secret whose value is sent as a bearer token. Not over http, other than to this machine.
+	TokenSecret string `yaml:"tokenSecret"`
+	// Name of the secret that signs each request (HMAC-SHA256): whsec_ and 24 to 64 random bytes in base64; several, with spaces between them, while keys are changed.
+	SigningSecret string `yaml:"signingSecret"`
+	// How long one request may take.
+	Timeout Duration `yaml:"timeout"`
+	// PEM file of the authorities that signed the server's certificate; empty for the system's.
+	CAFile string `yaml:"caFile"`
+}
+
+// EventBridge is one event bus.
+type EventBridge struct {
+	// Name or ARN of the bus.
+	Bus string `yaml:"bus"`
+	// Region of the bus, where it is neither the node's own nor in the ARN.
 	Region string `yaml:"region"`
 }

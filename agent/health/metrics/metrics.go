@@ -19,6 +19,7 @@ import (
 
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/image"
+	"github.com/flowviz/flowagent/agent/notify"
 	"github.com/flowviz/flowagent/agent/report"
 	"github.com/flowviz/flowagent/agent/secret"
 )
@@ -73,6 +74,7 @@ type Metrics struct {
 	notices   *prometheus.CounterVec
 	beats     *prometheus.CounterVec
 	actions   *prometheus.CounterVec
+	notified  *prometheus.CounterVec
 }
 
 // New makes the metrics of one agent, in a registry of their own.
@@ -91,6 +93,9 @@ func New(s Sources) *Metrics {
 		actions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flowagent_lifecycle_actions_total", Help: "Lifecycle actions that the agent completed, by what it asked for and what became of that.",
 		}, []string{"hook", "transition", "result", "outcome"}),
+		notified: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flowagent_notifications_total", Help: "Notifications by receiver and what became of them.",
+		}, []string{"sink", "result"}),
 	}
 	for _, result := range []Result{Changed, Unchanged, Failed} {
 		m.refreshes.WithLabelValues(string(result)) // a series that is missing until it happens can't be alerted on
@@ -99,7 +104,7 @@ func New(s Sources) *Metrics {
 		m.notices.WithLabelValues(kind)
 	}
 	m.registry.MustRegister(
-		m.refreshes, m.notices, m.beats, m.actions, collector{s},
+		m.refreshes, m.notices, m.beats, m.actions, m.notified, collector{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -134,6 +139,18 @@ func beatResult(taken bool) string {
 // up.
 func (m *Metrics) Completed(hook, transition, result, outcome string) {
 	m.actions.WithLabelValues(hook, transition, result, strings.ReplaceAll(outcome, " ", "_")).Inc()
+}
+
+// NotifiesBy begins to count the notifications of a sink.
+func (m *Metrics) NotifiesBy(sink string) {
+	for _, result := range notify.Results {
+		m.notified.WithLabelValues(sink, string(result))
+	}
+}
+
+// Notified counts one notification by what became of it.
+func (m *Metrics) Notified(sink string, result notify.Result) {
+	m.notified.WithLabelValues(sink, string(result)).Inc()
 }
 
 // scrapes is how many may be answered at once: a pair of Prometheus servers and a curious person.

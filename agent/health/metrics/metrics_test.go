@@ -16,6 +16,7 @@ import (
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/health/probe"
 	"github.com/flowviz/flowagent/agent/image"
+	"github.com/flowviz/flowagent/agent/notify"
 	"github.com/flowviz/flowagent/agent/report"
 	"github.com/flowviz/flowagent/agent/secret"
 )
@@ -83,6 +84,8 @@ func TestMetrics_SayWhatTheNodeKnows(t *testing.T) {
 	m.HookFound("logs", "terminating")
 	m.Beat("logs", "terminating", false)
 	m.Completed("flowviz-terminate", "terminating", "CONTINUE", "already over")
+	m.NotifiesBy("webhook")
+	m.Notified("webhook", notify.Delivered)
 	got := scrape(t, m)
 	for _, want := range []string{
 		`flowagent_build_info\{goversion="go[^"]+",version="1.2.3"\} 1`,
@@ -120,6 +123,9 @@ func TestMetrics_SayWhatTheNodeKnows(t *testing.T) {
 		`flowagent_service_given_up\{service="worker"\} 1`,
 		`flowagent_drain_state\{state="drained"\} 1`,
 		`flowagent_drain_duration_seconds 1`,
+		`flowagent_notifications_total\{result="delivered",sink="webhook"\} 1`,
+		`flowagent_notifications_total\{result="failed",sink="webhook"\} 0`,
+		`flowagent_notifications_total\{result="dropped",sink="webhook"\} 0`,
 		`flowagent_drain_requests_left\{state="busy"\} 2`,
 		`flowagent_drain_requests_left\{state="idle"\} 5`,
 		`flowagent_drain_requests_left\{state="unknown"\} 0`,
@@ -157,6 +163,7 @@ func TestMetrics_PassPrometheusOwnLinter(t *testing.T) {
 	m := New(sources())
 	m.Beat("terminate", "terminating", true)
 	m.Completed("terminate", "terminating", "CONTINUE", "completed")
+	m.NotifiesBy("webhook")
 	problems, err := testutil.GatherAndLint(m.registry)
 	if err != nil {
 		t.Fatal(err)

@@ -127,6 +127,10 @@ const (
 	word     = `^[!-9;-~]([ -9;-~]{0,126}[!-9;-~])?$`
 	wordSays = "printable ASCII without a colon, 128 characters at most"
 
+	// EventBridge's own rule for EventBusName in PutEvents, with the characters of a bus's name.
+	eventBus     = `^(arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[/._A-Za-z0-9-]{1,256}$`
+	eventBusSays = "the name or ARN of an event bus"
+
 	passwordSecretSays = "the name of a secret in secrets.items"
 )
 
@@ -293,6 +297,16 @@ var Fields = map[string]Field{
 
 	"cloudWatch.namespace": {Required: true, Pattern: namespace, Says: namespaceSays},
 	"cloudWatch.region":    {Pattern: region, Says: regionSays},
+
+	"notify.webhook.url":           {Required: true},
+	"notify.webhook.tokenSecret":   {Pattern: secretName, Says: passwordSecretSays},
+	"notify.webhook.signingSecret": {Pattern: secretName, Says: passwordSecretSays},
+	// The least that Standard Webhooks recommends.
+	"notify.webhook.timeout": {Default: "15s"},
+	"notify.webhook.caFile":  {File: true, Says: fileSays},
+
+	"notify.eventBridge.bus":    {Required: true, Pattern: eventBus, Says: eventBusSays},
+	"notify.eventBridge.region": {Pattern: region, Says: regionSays},
 }
 
 // Holders maps a field name under which people paste a secret's value to what they should write instead, by the
@@ -320,15 +334,21 @@ var Holders = map[string]map[string]string{
 	"health.checks[].redis.sentinel": {
 		"password": putIntoSecret, "passwd": putIntoSecret, "pass": putIntoSecret, "auth": putIntoSecret, "secret": putIntoSecret,
 	},
+	"notify.webhook": {
+		"token": putIntoToken, "secret": putIntoSigning, "password": putIntoToken, "bearer": putIntoToken, "authorization": putIntoToken,
+		"key": putIntoSigning, "signingkey": putIntoSigning, "hmac": putIntoSigning,
+	},
 	"secrets.vault":         {"token": "write the token to a file and name the file with tokenFile"},
 	"secrets.vault.appRole": {"secretid": nameSecretID, "secret": nameSecretID},
 	"secrets.age":           {"identity": nameIdentity, "key": nameIdentity, "privatekey": nameIdentity, "passphrase": nameIdentity},
 }
 
 const (
-	putIntoSecret = "put it in a secret and name it with passwordSecret"
-	putIntoLogin  = "put it in a secret and name it with login.passwordSecret"
-	sayWhere      = "a configuration never holds a secret: say with `from` where it is kept"
-	nameSecretID  = "write the secret id to a file and name the file with secretIdFile"
-	nameIdentity  = "write the identity to a file and name the file with identityFile"
+	putIntoSecret  = "put it in a secret and name it with passwordSecret"
+	putIntoToken   = "put it in a secret and name it with tokenSecret"
+	putIntoSigning = "put it in a secret and name it with signingSecret"
+	putIntoLogin   = "put it in a secret and name it with login.passwordSecret"
+	sayWhere       = "a configuration never holds a secret: say with `from` where it is kept"
+	nameSecretID   = "write the secret id to a file and name the file with secretIdFile"
+	nameIdentity   = "write the identity to a file and name the file with identityFile"
 )
