@@ -1,0 +1,124 @@
+package verify
+
+import (
+	"io/fs"
+	"path"
+	"regexp"
+	"strings"
+
+	"github.com/flowviz/flowagent/golden/leak"
+)
+
+// stickyDirs are those that everybody may write to by design, where nobody may remove another's files.
+var stickyDirs = regexp.MustCompile(`^(?:tmp|var/tmp|var/crash|dev/shm|dev/mqueue|run/lock|var/lib/php/sessions|(?:var/)?tmp/\.(?:X11|ICE|XIM|font)-unix|(?:var/)?tmp/systemd-private-[^/]+/tmp)$`)
+
+// setuidFiles are the programs that Debian 12 and 13 and Ubuntu 22.04 and 24.04 give privileges to, and what those are for.
+// Paths are as they are with /usr merged; a star stands for the architecture.
+var setuidFiles = map[string]string{
+	"usr/bin/at":                     "queues jobs for others to run (at)",
+	"usr/bin/bsd-write":              "writes to others' terminals (bsdutils)",
+	"usr/bin/wall":                   "writes to others' terminals (bsdutils)",
+	"usr/bin/write.ul":               "writes to others' terminals (util-linux)",
+	"usr/bin/chage":                  "reads the ages of passwords (passwd)",
+	"usr/bin/chfn":                   "changes one's own name (passwd)",
+	"usr/bin/chsh":                   "changes one's own shell (passwd)",
+	"usr/bin/crontab":                "writes one's own table (cron)",
+	"usr/bin/dotlockfile":            "locks mailboxes (liblockfile-bin)",
+	"usr/bin/expiry":                 "reads the ages of passwords (passwd)",
+	"usr/bin/fusermount":             "mounts one's own file systems (fuse)",
+	"usr/bin/fusermount3":            "mounts one's own file systems (fuse3)",
+	"usr/bin/gpasswd":                "changes groups that one administers (passwd)",
+	"usr/bin/mount":                  "mounts what fstab allows (mount)",
+	"usr/bin/umount":                 "unmounts what fstab allows (mount)",
+	"usr/bin/newgidmap":              "maps one's own groups (uidmap)",
+	"usr/bin/newuidmap":              "maps one's own users (uidmap)",
+	"usr/bin/newgrp":                 "changes to a group that one is in (login)",
+	"usr/bin/passwd":                 "changes one's own password (passwd)",
+	"usr/bin/pkexec":                 "asks polkit (policykit-1, pkexec)",
+	"usr/bin/plocate":                "reads the index of all files (plocate)",
+	"usr/bin/mlocate":                "reads the index of all files (mlocate)",
+	"usr/bin/screen":                 "writes to utmp (screen)",
+	"usr/bin/ssh-agent":              "can't be traced by its own user (openssh-client)",
+	"usr/bin/su":                     "asks for the other's password (util-linux)",
+	"usr/bin/sudo":                   "asks sudoers (sudo)",
+	"usr/sbin/mount.nfs":             "mounts what fstab allows (nfs-common)",
+	"usr/sbin/mount.cifs":            "mounts what fstab allows (cifs-utils)",
+	"usr/sbin/pam_extrausers_chkpwd": "checks one's own password (libpam-extrausers)",
+	"usr/sbin/unix_chkpwd":           "checks one's own password (libpam-modules)",
+	"usr/sbin/postdrop":              "queues mail (postfix)",
+	"usr/sbin/postqueue":             "shows the queue (postfix)",
+	"usr/lib/dbus-1.0/dbus-daemon-launch-helper": "starts services of the system bus (dbus)",
+	"usr/lib/eject/dmcrypt-get-device":           "finds the disk below an encrypted one (eject)",
+	"usr/lib/landscape/apt-update":               "refreshes package lists (landscape-client)",
+	"usr/lib/openssh/ssh-keysign":                "signs with the host's key (openssh-client)",
+	"usr/lib/polkit-1/polkit-agent-helper-1":     "asks for one's own password (polkitd)",
+	"usr/libexec/polkit-agent-helper-1":          "asks for one's own password (policykit-1)",
+	"usr/lib/snapd/snap-confine":                 "makes the sandbox of a snap (snapd)",
+	"usr/lib/*/utempter/utempter":                "writes to utmp (libutempter0)",
+}
+
+// capabilityFiles are the programs of these distributions whose files have capabilities.
+var capabilityFiles = map[string]string{
+	"usr/bin/arping":              "raw sockets (iputils-arping)",
+	"usr/bin/clockdiff":           "raw sockets (iputils-clockdiff)",
+	"usr/bin/mtr-packet":          "raw sockets (mtr-tiny)",
+	"usr/bin/newgidmap":           "maps one's own groups (uidmap)",
+	"usr/bin/newuidmap":           "maps one's own users (uidmap)",
+	"usr/bin/ping":                "raw sockets (iputils-ping)",
+	"usr/bin/traceroute6.iputils": "raw sockets (iputils-tracepath)",
+	"usr/lib/snapd/snap-confine":  "makes the sandbox of a snap (snapd)",
+}
+
+// usrMerged is a path as it is where /bin, /sbin and /lib are links into /usr.
+func usrMerged(at string) string {
+	first, _, _ := strings.Cut(at, "/")
+	if first == "bin" || first == "sbin" || first == "lib" {
+		return "usr/" + at
+	}
+	return at
+}
+
+func isKnownSetuid(at string, mode fs.FileMode) bool {
+	if mode.Perm()&0o111 == 0 && mode&fs.ModeSetuid == 0 {
+		return true // setgid without execution was a kind of lock (mandatory locking), and gives nothing
+	}
+	at = usrMerged(at)
+	if setuidFiles[at] != "" {
+		return true
+	}
+	parts := strings.Split(at, "/")
+	return len(parts) > 3 && parts[1] == "lib" && setuidFiles[path.Join("usr/lib/*", path.Join(parts[3:]...))] != ""
+}
+
+// allowance is a finding that is no leak, because the whole world has that file.
+type allowance struct {
+	rule *regexp.Regexp
+	path *regexp.Regexp
+	why  string
+}
+
+var allowances = []allowance{
+	{
+		regexp.MustCompile(`.`), regexp.MustCompile(`^usr/share/doc/`),
+		"examples in packages' documentation",
+	},
+	{
+		regexp.MustCompile(`^private key$`), regexp.MustCompile(`^usr/(?:lib|share)/.*/(?:tests?|testing|testdata|test_data|fixtures|examples?)/`),
+		"keys that packages' own tests use",
+	},
+}
+
+// harmless tells whether a finding is known not to be a leak: documentation and tests, and only where the file belongs to a
+// package of the system. In the layer of an image the package isn't asked for, since its list may be in another layer.
+func (w *walker) harmless(at, rule string) bool {
+	inner := leak.Inner(at)
+	if inner == at && !w.owned[at] {
+		return false
+	}
+	for _, a := range allowances {
+		if a.rule.MatchString(rule) && a.path.MatchString(inner) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,171 @@
+package verify
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/procfs"
+)
+
+// Port is one that something may listen on.
+type Port struct {
+	Number   uint16
+	Protocol string // tcp or udp
+}
+
+func (p Port) String() string { return fmt.Sprintf("%d/%s", p.Number, p.Protocol) }
+
+// ParsePort reads 22, 22/tcp or 68/udp.
+func ParsePort(text string) (Port, error) {
+	number, protocol, given := strings.Cut(text, "/")
+	if !given {
+		protocol = "tcp"
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 || (protocol != "tcp" && protocol != "udp") {
+		return Port{}, fmt.Errorf("%q is not a port: write it like 22 or 68/udp", text)
+	}
+	return Port{uint16(n), protocol}, nil
+}
+
+// BuilderPorts are what a machine listens on while an image is built on it over SSH: SSH and its DHCP clients.
+func BuilderPorts() []Port { return []Port{{22, "tcp"}, {68, "udp"}, {546, "udp"}} }
+
+// listener is a socket that waits for whoever comes.
+type listener struct {
+	Port
+	address netip.Addr
+	inode   uint64
+}
+
+// ports asks the kernel who listens where others can reach it. What listens on this machine's own address only is counted.
+func (v *verifier) ports() (string, error) {
+	if !v.running {
+		return "", skip("nothing listens on a disk: verify the running system to see its ports")
+	}
+	allowed := slices.Clone(v.opts.AllowPorts)
+	if v.loaded != nil {
+		if _, port, err := net.SplitHostPort(string(v.loaded.Config.Health.Listen)); err == nil {
+			if p, err := ParsePort(port); err == nil {
+				allowed = append(allowed, p)
+			}
+		}
+	}
+	all, err := listeners()
+	if err != nil {
+		return "", fmt.Errorf("not checked: %w", err)
+	}
+	return judgePorts(all, allowed, owners())
+}
+
+// judgePorts decides on what listens. who names the program of a socket's inode, where it is known.
+func judgePorts(all []listener, allowed []Port, who map[uint64]string) (string, error) {
+	var bad, named []string
+	local := 0
+	for _, l := range all {
+		place := l.Port.String()
+		if name := who[l.inode]; name != "" {
+			place += " (" + name + ")"
+		}
+		switch {
+		case l.address.IsLoopback():
+			local++
+		case slices.Contains(allowed, l.Port):
+			named = append(named, place)
+		default:
+			bad = append(bad, fmt.Sprintf("%s on %s", place, l.address))
+		}
+	}
+	if len(bad) > 0 {
+		slices.Sort(bad)
+		return "", &findings{"something listens that wasn't named: stop and disable it, or name it with --allow-port", slices.Compact(bad)}
+	}
+	slices.Sort(named)
+	named = slices.Compact(named)
+	reason := "nothing listens"
+	if len(named) > 0 {
+		reason = "only " + strings.Join(named, ", ")
+	}
+	if local > 0 {
+		reason += fmt.Sprintf("; on the loopback address, %d more", local)
+	}
+	return reason, nil
+}
+
+// States of a socket in the kernel's include/net/tcp_states.h. UDP uses the second for a socket without a peer.
+const (
+	tcpListen      = 0x0a
+	udpUnconnected = 0x07
+)
+
+// listeners reads the kernel's tables of this network namespace. Containers have their own.
+func listeners() ([]listener, error) {
+	proc, err := procfs.NewFS("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var all []listener
+	add := func(protocol string, state uint64, sockets procfs.NetIPSocket, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a kernel without IPv6
+		}
+		if err != nil {
+			return err
+		}
+		for _, s := range sockets {
+			address, ok := netip.AddrFromSlice(s.LocalAddr)
+			if !ok {
+				return fmt.Errorf("the kernel's table of %s sockets has an address that isn't one", protocol)
+			}
+			if s.St == state {
+				all = append(all, listener{Port{uint16(s.LocalPort), protocol}, address.Unmap(), s.Inode})
+			}
+		}
+		return nil
+	}
+	tcp, err := proc.NetTCP()
+	errs := []error{add("tcp", tcpListen, procfs.NetIPSocket(tcp), err)}
+	tcp6, err := proc.NetTCP6()
+	errs = append(errs, add("tcp", tcpListen, procfs.NetIPSocket(tcp6), err))
+	udp, err := proc.NetUDP()
+	errs = append(errs, add("udp", udpUnconnected, procfs.NetIPSocket(udp), err))
+	udp6, err := proc.NetUDP6()
+	errs = append(errs, add("udp", udpUnconnected, procfs.NetIPSocket(udp6), err))
+	return all, errors.Join(errs...)
+}
+
+// owners names the programs of all sockets that may be looked at, by inode. It only helps people, so that what can't be
+// read is left out.
+func owners() map[uint64]string {
+	who := map[uint64]string{}
+	links, err := fs.Glob(os.DirFS("/proc"), "[0-9]*/fd/*")
+	if err != nil {
+		return who
+	}
+	for _, link := range links {
+		target, err := os.Readlink("/proc/" + link)
+		if err != nil {
+			continue
+		}
+		number, ok := strings.CutPrefix(target, "socket:[")
+		if !ok {
+			continue
+		}
+		inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
+		if err != nil {
+			continue
+		}
+		pid, _, _ := strings.Cut(link, "/")
+		if name, err := os.ReadFile("/proc/" + pid + "/comm"); err == nil {
+			who[inode] = strings.TrimSpace(string(name))
+		}
+	}
+	return who
+}
