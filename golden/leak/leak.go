@@ -30,6 +30,9 @@ const (
 	behind = 64
 )
 
+// longestAnchor is where the next constant begins at the latest, when a rule takes it for the credential.
+const longestAnchor = 32
+
 // maxLogin bounds the files that are known by their path; logins are far shorter.
 const maxLogin = 1 << 20
 
@@ -168,11 +171,18 @@ func (s *Scanner) window(buffer []byte, from, end int, done map[*rule]bool, foun
 				break
 			}
 			at += next
-			if a.rule.holds(buffer, at) {
+			if a.rule.holds(buffer, at) && !s.constants(buffer, at+len(a.text)) {
 				found(a.rule, at)
 			}
 		}
 	}
+}
+
+// constants tells whether another anchor follows close behind one: then a program's constants lie side by side, as in
+// flowagent's own file. The random part of a credential never has one.
+func (s *Scanner) constants(buffer []byte, behind int) bool {
+	next := buffer[behind:min(len(buffer), behind+longestAnchor)]
+	return slices.ContainsFunc(s.anchors, func(a anchor) bool { return a.rule.paths == nil && bytes.Contains(next, a.text) })
 }
 
 // rule describes one sort of credential.

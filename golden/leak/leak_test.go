@@ -109,6 +109,7 @@ var harmless = map[string]string{
 	"a description":                  "the file begins with -----BEGIN PRIVATE KEY----- and goes on with base64",
 	"a certificate":                  "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUJ0Zc2q8Q3v5b8m2mJ3p0c1pXk5AwCgYIKoZIzj0EAwIw\n",
 	"the prefix of an identity":      "AGE-SECRET-KEY-1...",
+	"constants side by side":         "glpat-gldt-glrt-hvs.hvb.npm_xoxb-sk_live_rk_live_ghp_gho_ghu_AKIAASIA",
 	"AWS' own example":               "AKIAIOSFODNN7EXAMPLE and aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
 	"letters with AKIA among them":   "QUJDREVGAKIAABCDEFGHIJKLMNOPQRSTUVWXYZ",
 	"a variable of that name":        "AWS_SECRET_ACCESS_KEY=${AWS_SECRET_ACCESS_KEY}",

@@ -7,6 +7,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -213,7 +214,9 @@ func removeTemporary(s *sealer, p place) {
 }
 
 // rotated are the logs that no program writes to any more.
-var rotated = regexp.MustCompile(`\.(gz|xz|bz2|zst|old|\d+)$|-\d{8}$`)
+var rotated = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\.(gz|xz|bz2|zst|old|\d+)$|-\d{8}$`)
+})
 
 // clearLogs removes what was rotated away and the journal, and empties every other file: daemons hold those open, and
 // programs such as login expect some to be there.
@@ -237,7 +240,7 @@ func clearLogs(s *sealer, p place) {
 				empty(s, found)
 			case info.IsDir():
 				clearLogs(s, found)
-			case rotated.MatchString(name), strings.HasPrefix(name, "cloud-init"), linked(info) && info.Size() > 0:
+			case rotated().MatchString(name), strings.HasPrefix(name, "cloud-init"), linked(info) && info.Size() > 0:
 				remove(s, found)
 			default:
 				truncate(s, found)

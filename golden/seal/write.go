@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/docker/go-units"
 )
 
 // Write prints the report as a table for people: one line for each change, and its reason.
@@ -20,7 +22,7 @@ func Write(w io.Writer, r Report) error {
 		for _, c := range r.Changes {
 			did := c.Did
 			if c.Bytes > 0 || c.Files > 1 {
-				did += fmt.Sprintf(" (%d files, %s)", c.Files, size(c.Bytes))
+				did += fmt.Sprintf(" (%d files, %s)", c.Files, units.HumanSize(float64(c.Bytes)))
 			}
 			fmt.Fprintf(tabs, "%s\t%s\t%s\t%s\n", c.Kind, c.Path, did, c.Why)
 		}
@@ -42,19 +44,4 @@ func Write(w io.Writer, r Report) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// size writes a number of bytes as people read it.
-func size(bytes int64) string {
-	value, unit := float64(bytes), "B"
-	for _, next := range []string{"kB", "MB", "GB", "TB"} {
-		if value < 1000 {
-			break
-		}
-		value, unit = value/1000, next
-	}
-	if unit == "B" {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	return fmt.Sprintf("%.1f %s", value, unit)
 }

@@ -5,12 +5,15 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/flowviz/flowagent/golden/leak"
 )
 
 // stickyDirs are those that everybody may write to by design, where nobody may remove another's files.
-var stickyDirs = regexp.MustCompile(`^(?:tmp|var/tmp|var/crash|dev/shm|dev/mqueue|run/lock|var/lib/php/sessions|(?:var/)?tmp/\.(?:X11|ICE|XIM|font)-unix|(?:var/)?tmp/systemd-private-[^/]+/tmp)$`)
+var stickyDirs = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:tmp|var/tmp|var/crash|dev/shm|dev/mqueue|run/lock|var/lib/php/sessions|(?:var/)?tmp/\.(?:X11|ICE|XIM|font)-unix|(?:var/)?tmp/systemd-private-[^/]+/tmp)$`)
+})
 
 // setuidFiles are the programs that Debian 12 and 13 and Ubuntu 22.04 and 24.04 give privileges to, and what those are for.
 // Paths are as they are with /usr merged; a star stands for the architecture.
@@ -97,16 +100,18 @@ type allowance struct {
 	why  string
 }
 
-var allowances = []allowance{
-	{
-		regexp.MustCompile(`.`), regexp.MustCompile(`^usr/share/doc/`),
-		"examples in packages' documentation",
-	},
-	{
-		regexp.MustCompile(`^private key$`), regexp.MustCompile(`^usr/(?:lib|share)/.*/(?:tests?|testing|testdata|test_data|fixtures|examples?)/`),
-		"keys that packages' own tests use",
-	},
-}
+var allowances = sync.OnceValue(func() []allowance {
+	return []allowance{
+		{
+			regexp.MustCompile(`.`), regexp.MustCompile(`^usr/share/doc/`),
+			"examples in packages' documentation",
+		},
+		{
+			regexp.MustCompile(`^private key$`), regexp.MustCompile(`^usr/(?:lib|share)/.*/(?:tests?|testing|testdata|test_data|fixtures|examples?)/`),
+			"keys that packages' own tests use",
+		},
+	}
+})
 
 // harmless tells whether a finding is known not to be a leak: documentation and tests, and only where the file belongs to a
 // package of the system. In the layer of an image the package isn't asked for, since its list may be in another layer.
@@ -115,7 +120,7 @@ func (w *walker) harmless(at, rule string) bool {
 	if inner == at && !w.owned[at] {
 		return false
 	}
-	for _, a := range allowances {
+	for _, a := range allowances() {
 		if a.rule.MatchString(rule) && a.path.MatchString(inner) {
 			return true
 		}

@@ -8,13 +8,11 @@ import (
 	"io/fs"
 	"os/exec"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/image"
 	"github.com/flowviz/flowagent/agent/workload"
 	"github.com/flowviz/flowagent/golden/dpkg"
@@ -25,7 +23,7 @@ import (
 const agentPath = "usr/bin/flowagent"
 
 func (v *verifier) agent() (string, error) {
-	f, err := v.root.Open(agentPath)
+	f, err := v.Root.Open(agentPath)
 	if err != nil {
 		return "", fmt.Errorf("there is no agent: %w; install it as /%s", err, agentPath)
 	}
@@ -47,70 +45,36 @@ func (v *verifier) agent() (string, error) {
 	return fmt.Sprintf("/%s, %s, built with %s", agentPath, built.Main.Version, built.GoVersion), nil
 }
 
-// load reads the configuration and its Compose files as the agent will at boot.
-func (v *verifier) load() error {
-	main := v.inside(v.opts.Config)
-	// The root decides whether a link on the way leads out of it.
-	if _, err := v.root.Stat(main); err != nil {
-		return fmt.Errorf("the configuration can't be read: %w; write it, or name it with --config", err)
-	}
-	loaded, err := config.Load(filepath.Join(v.path, main))
-	if err != nil {
-		return err
-	}
-	v.loaded = loaded
-	wl := loaded.Config.Workload
-	wl.Files = slices.Clone(wl.Files)
-	for i, file := range wl.Files {
-		file = v.inside(file)
-		if _, err := v.root.Stat(file); err != nil {
-			return fmt.Errorf("workload.files: %w; install it, or correct the path", err)
-		}
-		wl.Files[i] = filepath.Join(v.path, file)
-	}
-	v.project, err = workload.Load(v.ctx, wl, filepath.Join(v.path, "run/flowagent"), filepath.Join(v.path, "run/flowagent/secrets"))
-	return err
-}
-
-// inside is a path of the system as a path from its root directory. A path that was resolved beside the configuration
-// begins with the root directory already.
-func (v *verifier) inside(name string) string {
-	if rel, err := filepath.Rel(v.path, name); err == nil && filepath.IsLocal(rel) && v.path != "/" {
-		return rel
-	}
-	return strings.TrimPrefix(path.Clean("/"+filepath.ToSlash(name)), "/")
-}
-
 func (v *verifier) configuration() (string, error) {
-	if v.loadErr != nil {
-		return "", v.loadErr
+	if v.nodeErr != nil {
+		return "", v.nodeErr
 	}
-	cfg := v.loaded.Config
-	if err := errors.Join(image.Check(v.project.Images(), cfg.Workload.Pull.Pin), v.project.CheckServices("drain.order", cfg.Drain.Order)); err != nil {
+	cfg, project := v.node.Config, v.node.Project
+	if err := errors.Join(image.Check(project.Images(), cfg.Workload.Pull.Pin), project.CheckServices("drain.order", cfg.Drain.Order)); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("valid: %s, project %s with %s", counted(len(v.loaded.Layers), "layer"), v.project.Name(), counted(len(v.project.Services()), "service")), nil
+	return fmt.Sprintf("valid: %s, project %s with %s", counted(len(v.node.Layers), "layer"), project.Name(), counted(len(project.Services()), "service")), nil
 }
 
 // configurationFiles looks at who may change what the agent, which is root, will do.
 func (v *verifier) configurationFiles() (string, error) {
-	if v.loaded == nil {
+	if v.node == nil {
 		return "", errors.New("not checked: the configuration can't be read")
 	}
 	var names []string
-	for _, layer := range v.loaded.Layers {
-		names = append(names, v.inside(layer))
+	for _, layer := range v.node.Layers {
+		names = append(names, v.Inside(layer))
 	}
-	for _, file := range v.loaded.Config.Workload.Files {
-		names = append(names, v.inside(file))
+	for _, file := range v.node.Config.Workload.Files {
+		names = append(names, v.Inside(file))
 	}
-	if len(v.loaded.Config.Workload.Files) > 0 {
-		dotEnv := path.Join(path.Dir(v.inside(v.loaded.Config.Workload.Files[0])), ".env")
-		if _, err := v.root.Lstat(dotEnv); err == nil {
+	if len(v.node.Config.Workload.Files) > 0 {
+		dotEnv := path.Join(path.Dir(v.Inside(v.node.Config.Workload.Files[0])), ".env")
+		if _, err := v.Root.Lstat(dotEnv); err == nil {
 			names = append(names, dotEnv)
 		}
 	}
-	top, err := v.root.Stat(".")
+	top, err := v.Root.Stat(".")
 	if err != nil {
 		return "", err
 	}
@@ -119,7 +83,7 @@ func (v *verifier) configurationFiles() (string, error) {
 	for _, name := range names {
 		for ; name != "." && !seen[name]; name = path.Dir(name) {
 			seen[name] = true
-			info, err := v.root.Stat(name)
+			info, err := v.Root.Stat(name)
 			if err != nil {
 				bad = append(bad, err.Error())
 				continue
@@ -166,20 +130,20 @@ func (v *verifier) units() (string, error) {
 
 func (v *verifier) unit(name string, enabled bool) error {
 	at := slices.IndexFunc(unitDirs, func(dir string) bool {
-		_, err := v.root.Lstat(path.Join(dir, name))
+		_, err := v.Root.Lstat(path.Join(dir, name))
 		return err == nil
 	})
 	if at < 0 {
 		return fmt.Errorf("%s isn't there: install it", name)
 	}
-	if target, err := v.root.Readlink(path.Join(unitDirs[at], name)); err == nil && target == "/dev/null" {
+	if target, err := v.Root.Readlink(path.Join(unitDirs[at], name)); err == nil && target == "/dev/null" {
 		return fmt.Errorf("%s is masked: systemctl unmask it", name)
 	}
 	if !enabled {
 		return nil
 	}
 	for _, pattern := range []string{"wants", "requires"} {
-		links, err := fs.Glob(v.root.FS(), "etc/systemd/system/*."+pattern+"/"+name)
+		links, err := fs.Glob(v.Root.FS(), "etc/systemd/system/*."+pattern+"/"+name)
 		if err != nil {
 			return err
 		}
@@ -198,7 +162,7 @@ func (v *verifier) engine() (string, error) {
 	if program == "" {
 		return "", errors.New("there is no Docker Engine: install docker-ce or docker.io")
 	}
-	if v.running {
+	if v.Running {
 		ctx, cancel := context.WithTimeout(v.ctx, versionTimeout)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, "/"+program, "--version").Output()
@@ -223,7 +187,7 @@ func (v *verifier) fromPackage(program string, names ...string) (string, error) 
 
 func (v *verifier) first(names ...string) string {
 	for _, name := range names {
-		if info, err := v.root.Stat(name); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+		if info, err := v.Root.Stat(name); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
 			return name
 		}
 	}
@@ -231,7 +195,7 @@ func (v *verifier) first(names ...string) string {
 }
 
 func (v *verifier) composePlugin() (string, error) {
-	if v.running {
+	if v.Running {
 		program, version, err := workload.FindPlugin(v.ctx)
 		if err != nil {
 			return "", err
@@ -256,7 +220,7 @@ func (v *verifier) identity() (string, error) {
 			keep = append(keep, kind)
 		}
 	}
-	report, err := seal.Seal(v.ctx, seal.Options{Root: v.path, DryRun: true, Keep: keep})
+	report, err := seal.Seal(v.ctx, seal.Options{Root: v.Path, DryRun: true, Keep: keep})
 	if err != nil && len(report.Problems) == 0 {
 		return "", err
 	}
@@ -278,7 +242,7 @@ func (v *verifier) identity() (string, error) {
 func (v *verifier) passwords() (string, error) {
 	var bad []string
 	for _, name := range []string{"etc/shadow", "etc/shadow-"} {
-		table, err := v.root.ReadFile(name)
+		table, err := v.Root.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) && name == "etc/shadow-" {
 			continue // dpkg's and passwd's copy of the one before
 		}

@@ -47,12 +47,12 @@ type listener struct {
 
 // ports asks the kernel who listens where others can reach it. What listens on this machine's own address only is counted.
 func (v *verifier) ports() (string, error) {
-	if !v.running {
+	if !v.Running {
 		return "", skip("nothing listens on a disk: verify the running system to see its ports")
 	}
 	allowed := slices.Clone(v.opts.AllowPorts)
-	if v.loaded != nil {
-		if _, port, err := net.SplitHostPort(string(v.loaded.Config.Health.Listen)); err == nil {
+	if v.node != nil {
+		if _, port, err := net.SplitHostPort(string(v.node.Config.Health.Listen)); err == nil {
 			if p, err := ParsePort(port); err == nil {
 				allowed = append(allowed, p)
 			}

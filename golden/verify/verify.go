@@ -13,15 +13,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/flowviz/flowagent/agent/config"
-	"github.com/flowviz/flowagent/agent/workload"
 	"github.com/flowviz/flowagent/golden/dpkg"
 	"github.com/flowviz/flowagent/golden/seal"
+	"github.com/flowviz/flowagent/golden/target"
 )
 
 // Status is what became of a check.
@@ -126,11 +123,14 @@ func Verify(ctx context.Context, opts Options) (Report, error) {
 			return report, fmt.Errorf("%w %q: use %s", seal.ErrUnknownKind, name, strings.Join(seal.Kinds(), ", "))
 		}
 	}
-	v, err := open(ctx, opts)
+	system, err := target.Open(opts.Root)
 	if err != nil {
 		return report, fmt.Errorf("verify %s: %w", opts.Root, err)
 	}
-	defer v.root.Close()
+	defer system.Root.Close()
+	v := &verifier{Target: system, ctx: ctx, opts: opts}
+	v.node, v.nodeErr = v.Load(ctx, opts.Config)
+	v.packages, v.packagesErr = dpkg.Packages(v.Root)
 	for _, c := range checks {
 		made := Check{Name: c.name, Status: Skipped, Reason: "asked for with --skip"}
 		if !slices.Contains(opts.Skip, c.name) {
@@ -163,42 +163,15 @@ func (v *verifier) make(c check) Check {
 
 // verifier verifies one system.
 type verifier struct {
-	ctx     context.Context
-	opts    Options
-	root    *os.Root
-	path    string // of the root directory: absolute, without symbolic links
-	running bool
+	*target.Target
+	ctx  context.Context
+	opts Options
 
-	loaded      *config.Loaded // nil with loadErr
-	project     *workload.Project
-	loadErr     error
+	node        *target.Node // nil, or without its project, with nodeErr
+	nodeErr     error
 	packages    []dpkg.Package
 	packagesErr error
 	walked      *walk // nil until a check needs it
-}
-
-func open(ctx context.Context, opts Options) (*verifier, error) {
-	v := &verifier{ctx: ctx, opts: opts}
-	var err error
-	if v.path, err = filepath.Abs(opts.Root); err != nil {
-		return nil, err
-	}
-	if v.path, err = filepath.EvalSymlinks(v.path); err != nil {
-		return nil, err
-	}
-	if v.running, err = seal.IsRunning(v.path); err != nil {
-		return nil, err
-	}
-	if v.root, err = os.OpenRoot(v.path); err != nil {
-		return nil, err
-	}
-	if _, err := v.root.Stat("etc"); err != nil {
-		_ = v.root.Close()
-		return nil, fmt.Errorf("it is not the root directory of a system: %w; give the directory where its disk is mounted", err)
-	}
-	v.packages, v.packagesErr = dpkg.Packages(v.root)
-	v.loadErr = v.load()
-	return v, nil
 }
 
 // counted is a number of things.

@@ -44,7 +44,7 @@ func (v *verifier) walk() (*walk, error) {
 	if v.walked != nil {
 		return v.walked, nil
 	}
-	owned, err := dpkg.Owned(v.root)
+	owned, err := dpkg.Owned(v.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +60,9 @@ func (v *verifier) walk() (*walk, error) {
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(w.work)
 	}
-	info, err := v.root.Stat(".")
+	info, err := v.Root.Stat(".")
 	if err == nil {
-		w.directory(v.root, "", info)
+		w.directory(v.Root, "", info)
 	}
 	close(w.queue)
 	workers.Wait()
@@ -277,7 +277,7 @@ func (w *walker) permissions(at string, info fs.FileInfo) {
 		w.writable = append(w.writable, fmt.Sprintf("/%s: everybody may change it: chmod o-w it", at))
 	case mode&fs.ModeSticky == 0:
 		w.writable = append(w.writable, fmt.Sprintf("/%s: everybody may change what is in it: chmod o-w it", at))
-	case !stickyDirs.MatchString(at):
+	case !stickyDirs().MatchString(at):
 		w.writable = append(w.writable, fmt.Sprintf("/%s: everybody may write to it, which only temporary directories are for: chmod o-w it", at))
 	}
 	if mode.IsRegular() && mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 && !isKnownSetuid(at, mode) {
