@@ -42,6 +42,8 @@ Checks, for --skip: ` + strings.Join(verify.Checks(), ", ") + `.`,
 			switch {
 			case errors.Is(err, verify.ErrUnknownCheck):
 				return usageError(fmt.Errorf("--skip: %w", err))
+			case errors.Is(err, verify.ErrPattern):
+				return usageError(fmt.Errorf("--allow-file: %w", err))
 			case errors.Is(err, seal.ErrUnknownKind):
 				return usageError(fmt.Errorf("--keep: %w", err))
 			case err != nil:
@@ -64,6 +66,7 @@ Checks, for --skip: ` + strings.Join(verify.Checks(), ", ") + `.`,
 		builder = append(builder, port.String())
 	}
 	cmd.Flags().StringSliceVar(&ports, "allow-port", builder, "ports that may be listened on, beside that of health.listen")
+	cmd.Flags().StringSliceVar(&opts.AllowFiles, "allow-file", nil, "patterns of files, in the system or in an image, in which credentials are known to be harmless")
 	cmd.Flags().StringSliceVar(&opts.Keep, "keep", nil, "kinds that 'image seal' was told to keep")
 	cmd.Flags().StringSliceVar(&opts.Skip, "skip", nil, "checks to leave out, separated by commas")
 	return cmd

@@ -31,7 +31,7 @@ const (
 )
 
 // longestAnchor is where the next constant begins at the latest, when a rule takes it for the credential.
-const longestAnchor = 32
+const longestAnchor = 40
 
 // maxLogin bounds the files that are known by their path; logins are far shorter.
 const maxLogin = 1 << 20
@@ -85,7 +85,7 @@ func (s *Scanner) File(ctx context.Context, name string, content io.ReadSeeker, 
 	}
 	done := map[*rule]bool{} // those that have found something, and those that don't hold here
 	for _, a := range s.anchors {
-		done[a.rule] = a.rule.paths != nil && !a.rule.paths.MatchString(name)
+		done[a.rule] = !a.rule.holdsIn(name)
 	}
 	search := func(r io.Reader) error {
 		return s.stream(ctx, r, done, func(r *rule, offset int64) {
@@ -194,8 +194,12 @@ type rule struct {
 	before  int
 	// placeholder is what documentation writes where pattern's first group has the credential; nil for no such words.
 	placeholder *regexp.Regexp
-	// paths are where the rule holds; nil for everywhere.
-	paths *regexp.Regexp
+	// paths are where the rule holds, but for notIn; nil for everywhere, and for no exception.
+	paths, notIn *regexp.Regexp
+}
+
+func (r *rule) holdsIn(name string) bool {
+	return (r.paths == nil || r.paths.MatchString(name)) && (r.notIn == nil || !r.notIn.MatchString(name))
 }
 
 // example is how AWS ends the keys of its documentation.

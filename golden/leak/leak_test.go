@@ -115,6 +115,7 @@ var harmless = map[string]string{
 	"a variable of that name":        "AWS_SECRET_ACCESS_KEY=${AWS_SECRET_ACCESS_KEY}",
 	"a URL's variable":               "postgresql://wms:${DB_PASSWORD}@db/wms",
 	"a URL's placeholder":            "https://user:password@example.com",
+	"a URL in a program":             "x://\x02\x03a:b\x80\xffcd@e",
 	"a URL with a port":              "http://127.0.0.1:8080/mail@example.com",
 	"cloud-init's own configuration": "    lock_passwd: true\nssh_pwauth: false\n# passwd: hunter2\n",
 }
@@ -249,6 +250,7 @@ func TestLoginsAreKnownByTheirPath(t *testing.T) {
 		"etc/flowagent/secrets.age":           "age-encryption.org/v1\n-> X25519 abc\n",
 		"root/.pgpass":                        "# host:port:database:user:password\n",
 		"usr/lib/python3/dist-packages/x.txt": "postgresql://wms:hunter2@db/wms", // not configuration
+		"opt/app/lib/python3.13/site-packages/sqlalchemy/engine/url.txt": "postgresql://scott:tiger@localhost/test",
 	} {
 		if found := search(t, s, path, []byte(content)); len(found) > 0 {
 			t.Errorf("%s: found %v, want none", path, found)

@@ -12,6 +12,8 @@ import (
 var rules = sync.OnceValue(func() []rule {
 	// configuration is where people and programs put settings, rather than packages their documentation.
 	configuration := regexp.MustCompile(`^(?:etc|root|home|opt|srv|usr/local|var/lib/cloud|var/www)/`)
+	// code is where programs keep theirs, whose documentation and tests have logins for nothing.
+	code := regexp.MustCompile(`(?:^|/)(?:site-packages|dist-packages|node_modules|vendor|gems|\.cache|go/pkg/mod)/|(?:^|/)python[0-9.]+/|\.(?:py|pyc|js|go|rb|java|rst|md)$`)
 	// cloudInit is where user data is kept that cloud-init was given.
 	cloudInit := regexp.MustCompile(`^(?:etc/cloud|var/lib/cloud)/|user-data`)
 	return []rule{
@@ -78,12 +80,12 @@ var rules = sync.OnceValue(func() []rule {
 			pattern: regexp.MustCompile(`^AIza[0-9A-Za-z_-]{35}(?:[^0-9A-Za-z_-]|$)`),
 		},
 		{
-			name: "JSON web token", anchors: []string{"eyJhbGciOi", "eyJ0eXAiOi"}, paths: configuration,
+			name: "JSON web token", anchors: []string{"eyJhbGciOi", "eyJ0eXAiOi"}, paths: configuration, notIn: code,
 			pattern: regexp.MustCompile(`^eyJ[A-Za-z0-9_-]{15,900}\.eyJ[A-Za-z0-9_-]{15,900}\.[A-Za-z0-9_-]{20}`),
 		},
 		{
-			name: "password in a URL", anchors: []string{"://"}, before: 1, paths: configuration,
-			pattern:     regexp.MustCompile(`^[a-z]://[^\s:/@"'<>{}$]{1,64}:([^\s:/@"'<>{}$*%]{3,128})@[A-Za-z0-9\[]`),
+			name: "password in a URL", anchors: []string{"://"}, before: 1, paths: configuration, notIn: code,
+			pattern:     regexp.MustCompile(`^[a-z]://[^\s:/@"'<>{}$]{1,64}:([!#&(-.0-9;=?A-Z\\\]^_a-z|~]{3,128})@[A-Za-z0-9\[]`),
 			placeholder: regexp.MustCompile(`^(?i:your[a-z_-]*|my[a-z_-]*|user|pass|passwd|pwd|password|passphrase|secret|token|foo|bar|[x.]+)$`),
 		},
 		{

@@ -40,7 +40,7 @@ var kinds = []kind{
 			{"etc/docker/key.json", remove}, // the id of engines before 23
 			{"var/lib/docker/engine-id", remove},
 			{"var/lib/docker/network/files/local-kv.db", remove},
-			{"var/lib/docker/swarm", remove},
+			{"var/lib/docker/swarm", empty},
 			{"var/lib/docker/tmp", empty},
 		},
 	},

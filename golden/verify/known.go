@@ -95,33 +95,49 @@ func isKnownSetuid(at string, mode fs.FileMode) bool {
 
 // allowance is a finding that is no leak, because the whole world has that file.
 type allowance struct {
-	rule *regexp.Regexp
-	path *regexp.Regexp
-	why  string
+	path *regexp.Regexp // in the system or in an image
+	// layers: it is one in the layers of images only.
+	layers bool
+	why    string
 }
 
 var allowances = sync.OnceValue(func() []allowance {
 	return []allowance{
 		{
-			regexp.MustCompile(`.`), regexp.MustCompile(`^usr/share/doc/`),
-			"examples in packages' documentation",
+			path: regexp.MustCompile(`^usr/share/doc/`),
+			why:  "examples in packages' documentation",
 		},
 		{
-			regexp.MustCompile(`^private key$`), regexp.MustCompile(`^usr/(?:lib|share)/.*/(?:tests?|testing|testdata|test_data|fixtures|examples?)/`),
-			"keys that packages' own tests use",
+			path: regexp.MustCompile(`^usr/(?:local/)?(?:lib|share)/.*/(?:tests?|testing|testdata|test_data|fixtures|examples?)/`),
+			why:  "keys that packages' own tests and examples use",
+		},
+		{
+			path: regexp.MustCompile(`^usr/lib/[^/]+/libgnutls\.so\.`),
+			why:  "keys with which the library tests itself when it is loaded",
+		},
+		{
+			path: regexp.MustCompile(`^usr/bin/age-keygen$`),
+			why:  "the example in its help",
+		},
+		{
+			// Of the system's own, every clone would have the same; sealing removes it.
+			path: regexp.MustCompile(`^etc/ssl/private/ssl-cert-snakeoil\.key$`), layers: true,
+			why: "made with the image, and known to all who have it",
 		},
 	}
 })
 
-// harmless tells whether a finding is known not to be a leak: documentation and tests, and only where the file belongs to a
-// package of the system. In the layer of an image the package isn't asked for, since its list may be in another layer.
-func (w *walker) harmless(at, rule string) bool {
+// harmless tells whether a finding is known not to be a leak, or was allowed by name. In the system itself its file must
+// belong to a package; in the layer of an image that isn't asked, since the list may be in another layer.
+func (w *walker) harmless(at string) bool {
 	inner := leak.Inner(at)
-	if inner == at && !w.owned[at] {
-		return false
+	for _, pattern := range w.opts.AllowFiles {
+		if matched, err := path.Match(strings.TrimPrefix(pattern, "/"), inner); err == nil && matched {
+			return true
+		}
 	}
 	for _, a := range allowances() {
-		if a.rule.MatchString(rule) && a.path.MatchString(inner) {
+		if a.path.MatchString(inner) && (inner != at || (!a.layers && w.owned[at])) {
 			return true
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -51,6 +52,9 @@ type Report struct {
 // ErrUnknownCheck says that [Options.Skip] names something that isn't a check.
 var ErrUnknownCheck = errors.New("unknown check")
 
+// ErrPattern says that [Options.AllowFiles] has something that isn't a pattern.
+var ErrPattern = errors.New("not a pattern")
+
 // Options say what to verify.
 type Options struct {
 	// Root is the system's root directory.
@@ -59,6 +63,9 @@ type Options struct {
 	Config string
 	// AllowPorts may be listened on beside the port of health.listen.
 	AllowPorts []Port
+	// AllowFiles are patterns, as in [path.Match], of files in which credentials may be, such as the test keys of a library.
+	// They are paths from the root directory, of the system or of an image.
+	AllowFiles []string
 	// Keep has the kinds that sealing was told to keep.
 	Keep []string
 	// Skip has the names of checks that are left out, and said to be.
@@ -116,6 +123,11 @@ func Verify(ctx context.Context, opts Options) (Report, error) {
 	for _, name := range opts.Skip {
 		if !slices.Contains(Checks(), name) {
 			return report, fmt.Errorf("%w %q: use %s", ErrUnknownCheck, name, strings.Join(Checks(), ", "))
+		}
+	}
+	for _, pattern := range opts.AllowFiles {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return report, fmt.Errorf("%w %q: see the characters * ? [ ] and \\ in it", ErrPattern, pattern)
 		}
 	}
 	for _, name := range opts.Keep {

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -89,18 +90,33 @@ Architecture: amd64
 	d.File("var/lib/docker/image/overlay2/repositories.json", string(list))
 	d.File("var/lib/docker/image/overlay2/imagedb/content/sha256/"+imageID, "{}")
 	d.File("var/log/syslog", "written after sealing")
-	// The agent is known by what Go writes into its programs, this one among them.
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.FileMode("usr/bin/flowagent", string(content), 0o755)
+	d.FileMode("usr/bin/flowagent", anAgent(t), 0o755)
 	return d
 }
+
+// anAgent is a program that is known for the agent by what Go has written into it.
+func anAgent(t testing.TB) string {
+	t.Helper()
+	content, err := builtAgent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+var builtAgent = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "agent")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	for name, content := range map[string]string{"go.mod": "module github.com/flowviz/flowagent\n", "main.go": "package main\n\nfunc main() {}\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			return "", err
+		}
+	}
+	return disk.Program(dir)
+})
 
 func verified(t testing.TB, d *disk.Disk, opts Options) Report {
 	t.Helper()
@@ -233,6 +249,7 @@ func TestEveryDefectIsFound(t *testing.T) {
 		{"privileged files", "a known name elsewhere", func(d *disk.Disk) { d.FileMode("opt/usr/bin/su", "", fs.ModeSetuid|0o755) }, "/opt/usr/bin/su"},
 		{"credentials", "a key", file("home/deploy/key.pem", privateKey(t)), "/home/deploy/key.pem: private key at byte 11"},
 		{"credentials", "a key in a test of nobody's", file("usr/lib/python3/dist-packages/x/tests/key.pem", privateKey(t)), "/tests/key.pem"},
+		{"credentials", "a library of the system that is no package's", file("usr/lib/x86_64-linux-gnu/libgnutls.so.30.40.3", privateKey(t)), "libgnutls"},
 		{"credentials", "a key in an image", file("var/lib/docker/overlay2/4f2a/diff/app/key.pem", privateKey(t)), "/app/key.pem"},
 		{"credentials", "a key with a file's second name", func(d *disk.Disk) {
 			d.File("opt/a/key", privateKey(t))
@@ -278,6 +295,8 @@ func TestWhatDistributionsShipIsNoFinding(t *testing.T) {
 	d := fit(t)
 	d.File("usr/share/doc/passwd/examples/key.pem", privateKey(t)) // of a package
 	d.File("var/lib/docker/overlay2/4f2a/diff/usr/share/doc/python/examples/key.pem", privateKey(t))
+	d.File("var/lib/docker/overlay2/4f2a/diff/etc/ssl/private/ssl-cert-snakeoil.key", privateKey(t))
+	d.File("var/lib/docker/overlay2/4f2a/diff/usr/lib/x86_64-linux-gnu/libgnutls.so.30.40.3", privateKey(t))
 	d.FileMode("var/lib/docker/overlay2/4f2a/diff/tmp/file", "", 0o666)
 	d.FileMode("var/lib/docker/overlay2/4f2a/diff/app/run", "", fs.ModeSetuid|0o755)
 	d.Directory("var/tmp/systemd-private-1-x/tmp", 0o777|fs.ModeSticky)
@@ -288,7 +307,7 @@ func TestWhatDistributionsShipIsNoFinding(t *testing.T) {
 			t.Errorf("got %s", c)
 		}
 	}
-	if got := report.check("credentials").Reason; !strings.Contains(got, "but for 2") {
+	if got := report.check("credentials").Reason; !strings.Contains(got, "but for 4") {
 		t.Errorf("the reason doesn't count what was passed over: %s", got)
 	}
 }
@@ -298,7 +317,16 @@ func TestAFileThatCantBeReadFailsTheChecksOfFiles(t *testing.T) {
 	d.File("opt/readable", "x")
 	d.FileMode("opt/private/file", "x", 0o600)
 	d.FileMode("etc/shadow", "root:*:::::::\n", 0o644)
-	cmd := exec.Command(d.Path("usr/bin/flowagent")) // this program
+	// This program, where others may run it.
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(filepath.Dir(d.Root), "verify")
+	if err := os.WriteFile(program, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), verifyVariable+"="+d.Root)
 	if os.Getuid() == 0 {
 		// Root reads everything.
@@ -369,6 +397,22 @@ func TestWhatWasKeptOrSkippedIsSaid(t *testing.T) {
 	}
 	if _, err := Verify(t.Context(), Options{Root: d.Root, Keep: []string{"keys"}}); !errors.Is(err, seal.ErrUnknownKind) {
 		t.Errorf("got %v, want %v", err, seal.ErrUnknownKind)
+	}
+}
+
+func TestAFileWithACredentialIsAllowedByItsPath(t *testing.T) {
+	d := fit(t)
+	d.File("var/lib/docker/overlay2/4f2a/diff/app/lib/tests/a.pem", privateKey(t))
+	d.File("opt/test.key", privateKey(t))
+	report := verified(t, d, Options{AllowFiles: []string{"/app/lib/tests/*.pem"}})
+	if c := report.check("credentials"); c.Status != Failed || len(c.Findings) != 1 || !strings.HasPrefix(c.Findings[0], "/opt/test.key") {
+		t.Errorf("want one finding, got %s", c)
+	}
+	if c := verified(t, d, Options{AllowFiles: []string{"/app/lib/tests/*.pem", "/opt/test.key"}}).check("credentials"); c.Status != OK {
+		t.Errorf("got %s", c)
+	}
+	if _, err := Verify(t.Context(), Options{Root: d.Root, AllowFiles: []string{"/opt/["}}); !errors.Is(err, ErrPattern) {
+		t.Errorf("got %v, want %v", err, ErrPattern)
 	}
 }
 

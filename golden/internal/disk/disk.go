@@ -3,8 +3,10 @@
 package disk
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -111,6 +113,23 @@ func (d *Disk) Snapshot() map[string]string {
 	})
 	d.must(err)
 	return all
+}
+
+// Program builds the Go program in a directory, for what reads what Go writes into its programs.
+func Program(dir string) (content string, err error) {
+	to, err := os.MkdirTemp("", "program")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(to)
+	file := filepath.Join(to, "program")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", file, ".")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w: %s", dir, err, out)
+	}
+	program, err := os.ReadFile(file)
+	return string(program), err
 }
 
 // parents makes the directories above a file, with the mode that distributions give them, whatever the umask.
