@@ -56,6 +56,11 @@ age, with hpke|filippo.io/
 goccy/go-yaml|github.com/goccy/
 golang.org/x/text|golang.org/x/text
 golang.org/x, the others|golang.org/x/
+image: SBOM formats, word search|github.com/CycloneDX/
+image: SBOM formats, word search|github.com/spdx/
+image: SBOM formats, word search|github.com/anchore/
+image: SBOM formats, word search|github.com/package-url/
+image: SBOM formats, word search|github.com/cloudflare/
 flowagent itself|github.com/flowviz/flowagent
 flowagent itself|main.
 END

@@ -44,7 +44,7 @@ One document goes to the standard output, or all formats to files below --output
 			if _, err := seal.IsRunning(root); err != nil {
 				return usageError(fmt.Errorf("--root: %w", err))
 			}
-			inventory, err := sbom.Take(cmd.Context(), root, g.configPath)
+			inventory, err := sbom.Take(cmd.Context(), root, g.configPath, version)
 			if err != nil {
 				return fmt.Errorf("list what %s is made of: %w", root, err)
 			}

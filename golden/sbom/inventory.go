@@ -75,8 +75,10 @@ type Image struct {
 	URL    string
 }
 
-// Take takes the inventory of the system below root, whose agent's configuration is at a path of it.
-func Take(ctx context.Context, root, config string) (Inventory, error) {
+// Take takes the inventory of the system below root, whose agent's configuration is at a path of it. version is this
+// program's own: the agent has it as well where it is the same program, since Go doesn't write into a program what the
+// linker was told to call it.
+func Take(ctx context.Context, root, config, version string) (Inventory, error) {
 	system, err := target.Open(root)
 	if err != nil {
 		return Inventory{}, err
@@ -91,6 +93,9 @@ func Take(ctx context.Context, root, config string) (Inventory, error) {
 	}
 	if all.Agent, err = program(system.Root, "usr/bin/flowagent"); err != nil {
 		return Inventory{}, fmt.Errorf("read the agent: %w; install it as /usr/bin/flowagent", err)
+	}
+	if own, err := ownSum(); err == nil && own == all.Agent.SHA256 {
+		all.Agent.Version, all.Agent.URL = version, moduleURL(all.Agent.Name, version)
 	}
 	if all.Images, err = images(ctx, system, config); err != nil {
 		return Inventory{}, err
@@ -192,15 +197,12 @@ func program(root *os.Root, name string) (Program, error) {
 	if err != nil {
 		return Program{}, err
 	}
-	sum := sha256.New()
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return Program{}, err
-	}
-	if _, err := io.Copy(sum, f); err != nil {
+	sum, err := sumOf(f)
+	if err != nil {
 		return Program{}, err
 	}
 	p := Program{
-		Name: built.Main.Path, Version: built.Main.Version, SHA256: hex.EncodeToString(sum.Sum(nil)),
+		Name: built.Main.Path, Version: built.Main.Version, SHA256: sum,
 		URL: moduleURL(built.Main.Path, built.Main.Version),
 	}
 	p.Modules = append(p.Modules, Module{"stdlib", strings.TrimPrefix(built.GoVersion, "go"), moduleURL("stdlib", strings.TrimPrefix(built.GoVersion, "go"))})
@@ -210,6 +212,28 @@ func program(root *os.Root, name string) (Program, error) {
 	}
 	slices.SortFunc(p.Modules, func(a, b Module) int { return strings.Compare(a.URL, b.URL) })
 	return p, nil
+}
+
+func sumOf(f *os.File) (string, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	_, err := io.Copy(sum, f)
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+func ownSum() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return sumOf(f)
 }
 
 func replaced(m *debug.Module) *debug.Module {

@@ -90,7 +90,7 @@ Architecture: amd64
 
 func taken(t testing.TB, d *disk.Disk) Inventory {
 	t.Helper()
-	all, err := Take(t.Context(), d.Root, "/etc/flowagent/config.yaml")
+	all, err := Take(t.Context(), d.Root, "/etc/flowagent/config.yaml", "1.2.3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,6 +280,21 @@ func identifierOf(t *testing.T, document []byte) string {
 	return ids.SerialNumber + ids.DocumentNamespace
 }
 
+func TestTheAgentsVersionIsThisProgramsWhereItIsTheSame(t *testing.T) {
+	d := baked(t)
+	if got := taken(t, d).Agent; got.Version == "1.2.3" {
+		t.Errorf("another program has this one's version: %+v", got)
+	}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.FileMode("usr/bin/flowagent", string(self), 0o755)
+	if got := taken(t, d).Agent; got.Version != "1.2.3" || got.URL != "pkg:golang/github.com/flowviz/flowagent@1.2.3" {
+		t.Errorf("got version %q and %s", got.Version, got.URL)
+	}
+}
+
 func TestWhatCantBeListedIsAnError(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(*disk.Disk)
@@ -298,12 +313,12 @@ func TestWhatCantBeListedIsAnError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := baked(t)
 			c.spoil(d)
-			if _, err := Take(t.Context(), d.Root, "/etc/flowagent/config.yaml"); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := Take(t.Context(), d.Root, "/etc/flowagent/config.yaml", "1.2.3"); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
 		})
 	}
-	if _, err := Take(t.Context(), t.TempDir(), "/etc/flowagent/config.yaml"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Take(t.Context(), t.TempDir(), "/etc/flowagent/config.yaml", "1.2.3"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("an empty directory: got %v", err)
 	}
 }

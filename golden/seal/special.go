@@ -177,7 +177,7 @@ func removeSwap(s *sealer) {
 			files[name] = true
 		}
 	}
-	if s.running {
+	if s.running && !s.inContainer() {
 		for _, name := range s.swapOff() {
 			files[name] = true
 		}
@@ -202,6 +202,13 @@ func removeSwap(s *sealer) {
 	if kept.Len() < len(table) {
 		s.replace("etc/fstab", []byte(kept.String()), 0o644, "rewritten without the swap files")
 	}
+}
+
+// inContainer tells whether the running system is a container: then what the kernel says of swap is about its host's.
+// systemd says so there (https://systemd.io/CONTAINER_INTERFACE).
+func (s *sealer) inContainer() bool {
+	_, err := s.root.Lstat("run/systemd/container")
+	return err == nil
 }
 
 // swapFile reads the file's name from a line of fstab(5) that is about a swap file.
