@@ -55,6 +55,7 @@ Kinds, for --keep: ` + strings.Join(seal.Kinds(), ", ") + `.`,
 	addRoot(cmd, &opts.Root)
 	cmd.Flags().BoolVar(&yes, "yes", false, "seal the running system: this machine's identity is lost")
 	cmd.Flags().BoolVar(&opts.DryRun, "dry-run", false, "say what there is to do, and do nothing")
+	cmd.Flags().BoolVar(&opts.FirstBoot, "first-boot", false, "have systemd take the next boot for the first one, and enable every unit that its presets name")
 	cmd.Flags().StringSliceVar(&opts.Keep, "keep", nil, "kinds to leave alone, separated by commas")
 	return cmd
 }

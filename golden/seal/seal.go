@@ -34,6 +34,9 @@ type Options struct {
 	Root string
 	// DryRun looks for what there is to do and changes nothing.
 	DryRun bool
+	// FirstBoot has systemd take the next boot for the system's first (machine-id(5)), on which it enables every unit that
+	// its presets name. Without it, which units are enabled stays as it was built.
+	FirstBoot bool
 	// Keep has the names of kinds that are left alone; see [Kinds].
 	Keep []string
 }
@@ -140,6 +143,7 @@ type sealer struct {
 	path    string // of the root directory: absolute, without symbolic links
 	running bool   // the root directory is the running system's
 	dry     bool
+	first   bool            // the next boot is the first one
 	mounts  map[string]bool // mount points below the root, as paths from it
 
 	kind     kind // the one at hand
@@ -148,7 +152,7 @@ type sealer struct {
 }
 
 func open(ctx context.Context, opts Options) (*sealer, error) {
-	s := &sealer{ctx: ctx, dry: opts.DryRun}
+	s := &sealer{ctx: ctx, dry: opts.DryRun, first: opts.FirstBoot}
 	var err error
 	if s.path, err = filepath.Abs(opts.Root); err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package seal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -108,7 +109,7 @@ func TestSealLeavesWhatAnImageIsMadeOf(t *testing.T) {
 		t.Errorf("files of the sealed system (-want +got):\n%s", diff)
 	}
 	for name, want := range map[string]string{
-		"etc/machine-id":                "uninitialized\n",
+		"etc/machine-id":                "",
 		"etc/fstab":                     "UUID=1 / ext4 defaults 0 1\n# /swapfile none swap sw 0 0\n",
 		"etc/iscsi/initiatorname.iscsi": "GenerateName=yes\n",
 		"var/log/syslog":                "",
@@ -206,24 +207,32 @@ var sorted = cmp.Transformer("sorted", func(names []string) map[string]bool {
 	return set
 })
 
-func TestAMissingMachineIDIsWritten(t *testing.T) {
+func TestTheMachineIDIsNeverMissing(t *testing.T) {
 	for name, prepare := range map[string]func(*disk.Disk){
-		"nothing there": func(*disk.Disk) {},
-		"an empty file": func(d *disk.Disk) { d.FileMode("etc/machine-id", "", 0o444) },
-		"a link":        func(d *disk.Disk) { d.Link("etc/machine-id", "/var/lib/dbus/machine-id") },
+		"nothing there":          func(*disk.Disk) {},
+		"an id":                  func(d *disk.Disk) { d.FileMode("etc/machine-id", "0123456789abcdef0123456789abcdef\n", 0o444) },
+		"what cloud-init writes": func(d *disk.Disk) { d.FileMode("etc/machine-id", Uninitialized, 0o444) },
+		"an empty file":          func(d *disk.Disk) { d.FileMode("etc/machine-id", "", 0o444) },
+		"a link":                 func(d *disk.Disk) { d.Link("etc/machine-id", "/var/lib/dbus/machine-id") },
 	} {
-		t.Run(name, func(t *testing.T) {
-			d := disk.New(t)
-			prepare(d)
-			sealed(t, d, Options{})
-			info, err := os.Lstat(d.Path("etc/machine-id"))
-			if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o444 {
-				t.Fatalf("got %v (%v), want a regular file of mode 0444", info, err)
-			}
-			if got := d.Read("etc/machine-id"); got != Uninitialized {
-				t.Errorf("got %q, want %q", got, Uninitialized)
-			}
-		})
+		for _, first := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, first boot %v", name, first), func(t *testing.T) {
+				want := ""
+				if first {
+					want = Uninitialized
+				}
+				d := disk.New(t)
+				prepare(d)
+				sealed(t, d, Options{FirstBoot: first})
+				info, err := os.Lstat(d.Path("etc/machine-id"))
+				if err != nil || !info.Mode().IsRegular() || info.Mode().Perm() != 0o444 {
+					t.Fatalf("got %v (%v), want a regular file of mode 0444", info, err)
+				}
+				if got := d.Read("etc/machine-id"); got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			})
+		}
 	}
 }
 

@@ -17,12 +17,17 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Uninitialized is what machine-id(5) wants in the image of a system: a first boot, on which systemd makes an id.
+// Uninitialized is the machine id of a system that has never been booted (machine-id(5)).
 const Uninitialized = "uninitialized\n"
 
-// resetMachineID never leaves /etc/machine-id missing: systemd could not make one on a root that is mounted read-only.
+// resetMachineID empties /etc/machine-id: systemd makes a new one, and the boot is like any other. It is never left missing:
+// systemd could not make one on a root that is mounted read-only.
 func resetMachineID(s *sealer) {
-	s.replace("etc/machine-id", []byte(Uninitialized), 0o444, "set to uninitialized")
+	if s.first {
+		s.replace("etc/machine-id", []byte(Uninitialized), 0o444, "set to uninitialized")
+	} else {
+		s.replace("etc/machine-id", nil, 0o444, "emptied")
+	}
 	// D-Bus reads systemd's where this is a link, as on all that Debian and Ubuntu install today.
 	s.expand("var/lib/dbus/machine-id", false, func(p place) {
 		if p.info.Mode()&fs.ModeSymlink != 0 {

@@ -220,7 +220,14 @@ func (v *verifier) identity() (string, error) {
 			keep = append(keep, kind)
 		}
 	}
-	report, err := seal.Seal(v.ctx, seal.Options{Root: v.Path, DryRun: true, Keep: keep})
+	id, err := v.Root.ReadFile("etc/machine-id")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	report, err := seal.Seal(v.ctx, seal.Options{
+		Root: v.Path, DryRun: true, Keep: keep,
+		FirstBoot: string(id) == seal.Uninitialized, // sealed either way
+	})
 	if err != nil && len(report.Problems) == 0 {
 		return "", err
 	}

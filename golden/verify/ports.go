@@ -1,6 +1,8 @@
 package verify
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,8 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/prometheus/procfs"
 )
 
 // Port is one that something may listen on.
@@ -107,38 +107,65 @@ const (
 
 // listeners reads the kernel's tables of this network namespace. Containers have their own.
 func listeners() ([]listener, error) {
-	proc, err := procfs.NewFS("/proc")
-	if err != nil {
-		return nil, err
-	}
 	var all []listener
-	add := func(protocol string, state uint64, sockets procfs.NetIPSocket, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a kernel without IPv6
+	var errs []error
+	for _, table := range []struct {
+		name     string
+		protocol string
+		state    uint64
+	}{{"tcp", "tcp", tcpListen}, {"tcp6", "tcp", tcpListen}, {"udp", "udp", udpUnconnected}, {"udp6", "udp", udpUnconnected}} {
+		content, err := os.ReadFile("/proc/net/" + table.name)
+		if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(table.name, "6") {
+			continue // a kernel without IPv6
+		}
+		if err == nil {
+			err = parseSockets(string(content), func(l listener, state uint64) {
+				if state == table.state {
+					l.Protocol = table.protocol
+					all = append(all, l)
+				}
+			})
 		}
 		if err != nil {
-			return err
+			errs = append(errs, fmt.Errorf("/proc/net/%s: %w", table.name, err))
 		}
-		for _, s := range sockets {
-			address, ok := netip.AddrFromSlice(s.LocalAddr)
-			if !ok {
-				return fmt.Errorf("the kernel's table of %s sockets has an address that isn't one", protocol)
-			}
-			if s.St == state {
-				all = append(all, listener{Port{uint16(s.LocalPort), protocol}, address.Unmap(), s.Inode})
-			}
-		}
-		return nil
 	}
-	tcp, err := proc.NetTCP()
-	errs := []error{add("tcp", tcpListen, procfs.NetIPSocket(tcp), err)}
-	tcp6, err := proc.NetTCP6()
-	errs = append(errs, add("tcp", tcpListen, procfs.NetIPSocket(tcp6), err))
-	udp, err := proc.NetUDP()
-	errs = append(errs, add("udp", udpUnconnected, procfs.NetIPSocket(udp), err))
-	udp6, err := proc.NetUDP6()
-	errs = append(errs, add("udp", udpUnconnected, procfs.NetIPSocket(udp6), err))
 	return all, errors.Join(errs...)
+}
+
+var errSocket = errors.New("it has a line that is no socket")
+
+// parseSockets reads a table of the kernel's Documentation/networking/proc_net_tcp.rst.
+func parseSockets(table string, found func(l listener, state uint64)) error {
+	for i, line := range strings.Split(strings.TrimSpace(table), "\n") {
+		if i == 0 {
+			continue // names of the columns
+		}
+		fields := strings.Fields(line)
+		if len(fields) < 10 {
+			return errSocket
+		}
+		host, port, _ := strings.Cut(fields[1], ":")
+		raw, err := hex.DecodeString(host)
+		if err != nil {
+			return errSocket
+		}
+		// Words of four bytes, each in the machine's own order.
+		for word := range slices.Chunk(raw, 4) {
+			if len(word) == 4 {
+				binary.NativeEndian.PutUint32(word, binary.BigEndian.Uint32(word))
+			}
+		}
+		address, ok := netip.AddrFromSlice(raw)
+		number, portErr := strconv.ParseUint(port, 16, 16)
+		state, stateErr := strconv.ParseUint(fields[3], 16, 8)
+		inode, inodeErr := strconv.ParseUint(fields[9], 10, 64)
+		if !ok || portErr != nil || stateErr != nil || inodeErr != nil {
+			return errSocket
+		}
+		found(listener{Port{Number: uint16(number)}, address.Unmap(), inode}, state)
+	}
+	return nil
 }
 
 // owners names the programs of all sockets that may be looked at, by inode. It only helps people, so that what can't be

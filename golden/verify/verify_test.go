@@ -57,7 +57,7 @@ const (
 func fit(t testing.TB) *disk.Disk {
 	t.Helper()
 	d := disk.New(t)
-	d.File("etc/machine-id", seal.Uninitialized)
+	d.File("etc/machine-id", "")
 	d.FileMode("etc/shadow", "root:*:20000:0:99999:7:::\ndaemon:*:20000:0:99999:7:::\ndeploy:!:20000:0:99999:7:::\n", 0o640)
 	d.File("etc/flowagent/config.yaml", "apiVersion: flowagent/v1\nkind: Node\nworkload: {project: wms, files: [compose.yaml]}\n")
 	d.File("etc/flowagent/compose.yaml", "services: {api: {image: '"+imageRef+"'}}\n")
@@ -416,6 +416,14 @@ func TestAFileWithACredentialIsAllowedByItsPath(t *testing.T) {
 	}
 }
 
+func TestAMachineIDForAFirstBootIsSealedAsWell(t *testing.T) {
+	d := fit(t)
+	d.File("etc/machine-id", seal.Uninitialized)
+	if c := verified(t, d, Options{}).check("identity"); c.Status != OK {
+		t.Errorf("got %s", c)
+	}
+}
+
 func TestVerifyingChangesNothing(t *testing.T) {
 	d := fit(t)
 	d.File("root/.bash_history", "ls")
@@ -538,6 +546,22 @@ func TestTheKernelTellsWhoListens(t *testing.T) {
 		}
 		if l := all[i]; !l.address.IsLoopback() || who[l.inode] != strings.TrimSpace(string(self)) {
 			t.Errorf("%v: got address %v of %q, want a loopback address of %s", want, l.address, who[l.inode], self)
+		}
+	}
+}
+
+func TestATableOfSocketsThatCantBeReadIsAnError(t *testing.T) {
+	const head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+	for _, line := range []string{
+		"   0: 0100007F:0016 00000000:0000 0A",
+		"   0: 0100007:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 77",
+		"   0: 0100007F00:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 77",
+		"   0: 0100007F:10016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 77",
+		"   0: 0100007F:0016 00000000:0000 XX 00000000:00000000 00:00000000 00000000 0 0 77",
+		"   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 -1",
+	} {
+		if err := parseSockets(head+line+"\n", func(listener, uint64) {}); !errors.Is(err, errSocket) {
+			t.Errorf("%q: got %v, want %v", line, err, errSocket)
 		}
 	}
 }
