@@ -9,6 +9,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -289,11 +290,18 @@ func TestWhatCantBeReadIsAnError(t *testing.T) {
 	}
 }
 
-// BenchmarkScan says how fast a disk could be searched by one processor: binary data, and the words of a text.
+// BenchmarkScan says how fast a disk could be searched by one processor: binary data, the words of a text, and beside them
+// how fast the same bytes are hashed.
 func BenchmarkScan(b *testing.B) {
 	random := make([]byte, 16<<20)
 	_, _ = rand.Read(random)
 	text := bytes.Repeat([]byte("The private part of a key is not in https://example.com/keys, nor AKIN to it; see ghostscript.\n"), 16<<20/96)
+	b.Run("sha256", func(b *testing.B) {
+		b.SetBytes(int64(len(random)))
+		for b.Loop() {
+			sha256.Sum256(random)
+		}
+	})
 	for name, content := range map[string][]byte{"binary": random, "text": text} {
 		b.Run(name, func(b *testing.B) {
 			s := NewScanner()

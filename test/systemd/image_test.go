@@ -28,6 +28,13 @@ func TestARunningMachineBecomesAnImageAndBootsAsAnotherOne(t *testing.T) {
 	} {
 		n.Put(t, name, []byte(content), 0o600)
 	}
+	// cloud-init of Debian 13, as far as sealing has to do with it.
+	n.Put(t, "/usr/bin/cloud-init", []byte(`#!/bin/sh
+case $2 in
+--help) echo 'usage: clean [-h] [-l] [--machine-id] [-r] [-s] [-c {all,ssh_config,network} ...] --logs --seed --configs' ;;
+*) echo "$@" >/root/called && echo uninitialized >/etc/machine-id ;;
+esac
+`), 0o755)
 
 	// A node isn't sealed: not without a word, and not while its agent is at work.
 	if _, stderr, code := n.Try(t, "flowagent", "image", "seal"); code != 2 || !strings.Contains(stderr, "--yes") {
@@ -49,6 +56,9 @@ func TestARunningMachineBecomesAnImageAndBootsAsAnotherOne(t *testing.T) {
 	n.json(&sealed, 0, "image", "seal", "--yes")
 	if len(sealed.Changes) == 0 || len(sealed.Problems) > 0 {
 		t.Errorf("sealing: got %+v", sealed)
+	}
+	if got := n.read("/root/called"); got != "clean --logs --seed --machine-id --configs all\n" {
+		t.Errorf("cloud-init was called with %q", got)
 	}
 	if got := n.read("/etc/machine-id"); got != "" {
 		t.Errorf("machine id: got %q, want none", got)
