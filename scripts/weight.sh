@@ -23,6 +23,7 @@ AWS SDK: SSM|github.com/aws/aws-sdk-go-v2/service/ssm/
 AWS SDK: Secrets Manager|github.com/aws/aws-sdk-go-v2/service/secretsmanager
 AWS SDK: ECR|github.com/aws/aws-sdk-go-v2/service/ecr
 AWS SDK: CloudWatch|github.com/aws/aws-sdk-go-v2/service/cloudwatch
+AWS SDK: EventBridge|github.com/aws/aws-sdk-go-v2/service/eventbridge
 AWS SDK: Elastic Load Balancing|github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2
 AWS SDK: Auto Scaling|github.com/aws/aws-sdk-go-v2/service/autoscaling
 AWS SDK: sign-in (sso, ssooidc, signin, sts)|github.com/aws/aws-sdk-go-v2/service/s
