@@ -118,7 +118,11 @@ func drainEvent(s report.Drain) (notify.Type, notify.Drain) {
 		return notify.NodeDrainStarted, detail
 	}
 	detail.Seconds, detail.Result = s.Ended.Sub(s.Started).Seconds(), "done"
-	if s.Error != "" {
+	switch {
+	case s.TakenBack:
+		detail.Result = "taken back"
+		return notify.NodeDrainEnded, detail
+	case s.Error != "":
 		detail.Result = "failed"
 	}
 	for _, step := range s.Steps {

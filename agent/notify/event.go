@@ -79,7 +79,7 @@ type Drain struct {
 	Trigger  string    `json:"trigger"`
 	Started  time.Time `json:"started"`
 	Deadline time.Time `json:"deadline"`
-	// Result is done or failed; empty at the beginning, as is what follows.
+	// Result is done, failed or taken back; empty at the beginning, as is what follows.
 	Result  string  `json:"result,omitempty"`
 	Seconds float64 `json:"seconds,omitempty"`
 	// FailedSteps are their names. Why they failed is in the log and in 'flowagent status': it may quote an operator's program.
