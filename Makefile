@@ -13,7 +13,7 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE
 
 DESTDIR ?=
 
-.PHONY: help build install tools setup test fuzz lint drain-e2e demo demo-aws bench clean
+.PHONY: help build install tools setup test faults fuzz lint drain-e2e demo demo-aws bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -47,6 +47,9 @@ drain-e2e: tools ## replaces ten nodes under load, behind nginx, and counts what
 	@trap 'scripts/setup.sh engine-stop' EXIT; scripts/setup.sh engine lab compiler; \
 	$(AS_ROOT) examples/wms/build.sh; \
 	scripts/drain-e2e.sh $(DRAIN_FLAGS)
+
+faults: setup tools ## every trigger of a drain against everything that can go wrong in one, as a matrix; minutes
+	scripts/faults.sh
 
 fuzz: ## the readers of PostgreSQL's and Redis' answers for FUZZTIME (1m) each, other fuzz functions for ten seconds
 	scripts/fuzz.sh
