@@ -42,6 +42,8 @@ const (
 	// lookEvery is how often a wait also asks the engine and reads conntrack, which cost milliseconds on a busy node.
 	// Conntrack counts in seconds anyway.
 	lookEvery = time.Second
+	// lookLimit is what the engine may take for an answer, which is milliseconds, and on a busy node less than this.
+	lookLimit = 2 * time.Second
 )
 
 // Container is one that runs.
@@ -98,7 +100,8 @@ func (c *Counter) Count(ctx context.Context) (Counts, error) {
 // with the first counts and with each that differ from those before.
 //
 // When ctx ends first, it returns the last counts and an error that wraps the cause. An engine or a table that can't be
-// read ends nothing: it is asked again until ctx ends, and why it couldn't is in the error then.
+// read ends nothing: it is asked again until ctx ends, and why it couldn't is in the error then. An engine that answered
+// before, and goes away, isn't needed: the containers that it knew are gone on with.
 func (c *Counter) Wait(ctx context.Context, idleLimit time.Duration, progress func(Counts)) (Counts, error) {
 	if idleLimit == 0 {
 		idleLimit = c.options.IdleAfter
@@ -143,6 +146,7 @@ type watch struct {
 	idleAfter  time.Duration
 	looked     time.Time // when the following were read
 	containers []Container
+	alone      bool // the engine doesn't answer any more
 	machine    movements
 	own        map[namespace]movements // by the containers' own conntrack, as far as somebody asked
 	known      map[connection]record
@@ -205,11 +209,18 @@ func (w *watch) count(ctx context.Context, whole bool) (Counts, error) {
 
 // look asks the engine and reads the machine's conntrack. That comes before the sockets, see [record].
 func (w *watch) look(ctx context.Context) error {
-	containers, err := w.options.Containers.Running(ctx)
-	if err != nil {
+	limited, cancel := context.WithTimeout(ctx, lookLimit)
+	containers, err := w.options.Containers.Running(limited)
+	cancel()
+	switch {
+	case err == nil:
+		w.containers, w.alone = containers, false
+	case w.looked.IsZero() || ctx.Err() != nil:
 		return err
+	case !w.alone:
+		w.alone = true
+		w.options.Log.WarnContext(ctx, "the engine can't be asked: requests are counted in the containers that ran before", "error", err)
 	}
-	w.containers = containers
 	w.machine, w.own = nil, make(map[namespace]movements)
 	limits, err := w.hostTimeouts()
 	if err == nil {

@@ -176,6 +176,46 @@ func TestWaitEndsWithTheLastRequest(t *testing.T) {
 	})
 }
 
+// leaving is an engine that goes away after its first answer: it refuses, or never answers again.
+type leaving struct {
+	listed
+	hangs bool
+	asked int
+}
+
+func (l *leaving) Running(ctx context.Context) ([]Container, error) {
+	l.asked++
+	switch {
+	case l.asked == 1:
+		return l.listed, nil
+	case l.hangs:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, errors.New("connection refused")
+}
+
+func TestAnEngineThatGoesAwayKeepsNoWaitFromItsEnd(t *testing.T) {
+	for _, engine := range []*leaving{{}, {hangs: true}} {
+		p := newProc(t)
+		p.sockets(10, established("172.18.0.2:8080", "192.0.2.1:1"))
+		engine.listed = listed{{Service: "api", PID: 10, Ports: []uint16{8080}}}
+		counter := New(Options{Containers: engine, ProcRoot: p.dir})
+		synctest.Test(t, func(t *testing.T) {
+			const last = 8*time.Second + pollEvery/2
+			time.AfterFunc(last, func() { p.sockets(10) })
+			begin := time.Now()
+			counts, err := counter.Wait(t.Context(), 0, nil)
+			if err != nil || !counts.Done() {
+				t.Errorf("got %v and error %v, want nothing under way", counts, err)
+			}
+			if took, most := time.Since(begin), last+2*lookLimit+2*pollEvery; took < last || took > most {
+				t.Errorf("it took %v, want %v to %v", took, last, most)
+			}
+		})
+	}
+}
+
 func TestWaitReturnsTheLastCountsWhenItsTimeIsUp(t *testing.T) {
 	p := newProc(t)
 	p.sockets(10, established("172.18.0.2:8080", "192.0.2.1:1"))
