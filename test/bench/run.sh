@@ -2,7 +2,7 @@
 # Runs the benches and prints their figures, those with a bound once more at the end. README.md in this directory says
 # what is measured; `make bench` prepares it.
 #
-#   test/bench/run.sh                 boot, health, checks and idle, about eight minutes
+#   test/bench/run.sh                 boot, health, checks, idle and drain, about eleven minutes
 #   test/bench/run.sh BENCH [FLAGS]   one of them alone; -h lists its flags
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -60,15 +60,21 @@ bench_idle() {
   scripts/lab.sh --moto -- .build/bin/bench-idle -flowagent .build/bin/flowagent "$@"
 }
 
+# How soon a node that is terminated says so, and lets its group go on once its work has ended.
+bench_drain() {
+  built drain
+  scripts/lab.sh -- .build/bin/bench-drain -flowagent .build/bin/flowagent "$@"
+}
+
 mkdir -p "$results"
 case ${1:-all} in
-boot | health | checks | idle)
+boot | health | checks | idle | drain)
   bench=$1
   shift
   "bench_$bench" "$@"
   ;;
 all)
-  benches=(boot health checks idle)
+  benches=(boot health checks idle drain)
   for bench in "${benches[@]}"; do
     printf '\n== %s\n' "$bench"
     "bench_$bench" | tee "$results/$bench.txt"
@@ -79,7 +85,7 @@ all)
   done
   ;;
 *)
-  echo "bench: no bench is called \"$1\": use boot, health, checks or idle" >&2
+  echo "bench: no bench is called \"$1\": use boot, health, checks, idle or drain" >&2
   exit 2
   ;;
 esac
