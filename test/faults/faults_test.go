@@ -31,10 +31,15 @@ type fault struct {
 
 // reason why a cell has no fault.
 func (f fault) reason(t trigger) string {
-	if f.without == nil {
-		return ""
+	if f.without != nil {
+		if reason := f.without(t); reason != "" {
+			return reason
+		}
 	}
-	return f.without(t)
+	if f.restarts && t.last {
+		return "nobody starts the agent again on a machine that goes down"
+	}
+	return ""
 }
 
 func withoutCompletion(t trigger) string {

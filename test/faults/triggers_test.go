@@ -13,8 +13,8 @@ type trigger struct {
 	name string
 	// completes: an action of Auto Scaling waits for the node.
 	completes bool
-	// leaves: the agent ends with its drain.
-	leaves bool
+	// leaves: the agent ends with its drain. last: no agent comes after it.
+	leaves, last bool
 	// arguments and environment are added to those of the agent.
 	arguments   []string
 	environment func(n *node) []string
@@ -43,6 +43,9 @@ var triggers = []trigger{
 		go func() { _ = n.drain(n.t.Context()) }() // what it says is in the log, too
 	}},
 	{name: "stop", leaves: true, arguments: []string{"--drain-on-stop"}, pull: func(n *node) {
+		n.agent().signal(syscall.SIGTERM)
+	}},
+	{name: "shutdown", leaves: true, last: true, environment: (*node).systemd, pull: func(n *node) {
 		n.agent().signal(syscall.SIGTERM)
 	}},
 }
