@@ -26,6 +26,7 @@ var (
 // be unwrapped, so neither the status nor the cause could be read from it.
 type exchange struct {
 	sent        bool
+	token       bool // what was sent last asks for a token
 	tokenStatus int  // of the last token request, 0 for none
 	tokenLife   bool // the token came with the life that version 2 gives it
 	status      int  // of the question itself, 0 while the last request was for a token
@@ -43,7 +44,7 @@ func (o observer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok {
 		seen = &exchange{}
 	}
-	seen.sent, seen.err = true, err
+	seen.sent, seen.token, seen.err = true, req.Method == http.MethodPut, err
 	if err != nil {
 		return nil, err
 	}
@@ -82,14 +83,32 @@ func (b *bounded) Read(p []byte) (int, error) {
 // once makes one call within tryTimeout and tells its errors apart: errNotFound, ErrUnavailable (which may pass),
 // ErrNoIMDSv2, the context's own, and others, which no repetition mends.
 func (m *Metadata) once(ctx context.Context, call func(context.Context) error) error {
-	var seen exchange
-	try, cancel := context.WithTimeout(context.WithValue(ctx, exchangeKey{}, &seen), tryTimeout)
+	return m.note(ctx, &exchange{}, call)
+}
+
+// note is once for a caller who also wants to know what went over the wire.
+func (m *Metadata) note(ctx context.Context, seen *exchange, call func(context.Context) error) error {
+	try, cancel := context.WithTimeout(context.WithValue(ctx, exchangeKey{}, seen), tryTimeout)
 	defer cancel()
 	err := call(try)
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return m.explain(err, seen)
+	return m.explain(err, *seen)
+}
+
+// fetchToken goes on for a caller who had no time left for a token: the answer to a poller's next question would come too
+// late as well, and the one after that. It is over after tryTimeout, and there is one at a time.
+func (m *Metadata) fetchToken() {
+	if !m.fetching.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		defer m.fetching.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), tryTimeout)
+		defer cancel()
+		_, _ = m.read(ctx, "instance-id") // for the token that comes with it, which the SDK keeps
+	}()
 }
 
 func (m *Metadata) explain(err error, seen exchange) error {

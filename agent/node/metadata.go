@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -41,6 +42,7 @@ type Metadata struct {
 	wait     time.Duration
 	log      *slog.Logger
 	random   func() float64
+	fetching atomic.Bool // a token is fetched for nobody in particular
 }
 
 func newMetadata(o Options) (*Metadata, error) {
@@ -93,12 +95,20 @@ func (m *Metadata) Client() *imds.Client { return m.client }
 
 // Get asks once for one path below /latest/meta-data/, such as autoscaling/target-lifecycle-state. found is false on a
 // 404, which says that EC2 knows no such thing now. An answer may be empty. Errors wrap ErrUnavailable where the same
-// question may be answered later; a poller then simply asks again at its next turn.
+// question may be answered later; a poller then simply asks again at its next turn. A token that takes longer than ctx
+// allows is waited for behind the scenes: until it is there, Get fails at once.
 func (m *Metadata) Get(ctx context.Context, path string) (value string, found bool, err error) {
-	err = m.once(ctx, func(ctx context.Context) (err error) {
+	if m.fetching.Load() {
+		return "", false, fmt.Errorf("instance metadata %s: %w: a session token takes long", path, ErrUnavailable)
+	}
+	var seen exchange
+	err = m.note(ctx, &seen, func(ctx context.Context) (err error) {
 		value, err = m.read(ctx, path)
 		return err
 	})
+	if err != nil && seen.token && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		m.fetchToken()
+	}
 	switch {
 	case errors.Is(err, errNotFound):
 		return "", false, nil

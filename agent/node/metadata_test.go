@@ -586,6 +586,42 @@ func TestAPollerIsToldAtOnceAndGoesOnLater(t *testing.T) {
 	})
 }
 
+func TestATokenThatIsSlowerThanAPollerStillServesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := instance()
+		_, o := serve(t, s)
+		metadata := wantIdentity(t, o)
+		<-time.After(6 * time.Minute) // the token's life
+		s.mu.Lock()
+		s.intercept = func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPut {
+				<-time.After(3 * time.Second)
+			}
+			return false
+		}
+		s.mu.Unlock()
+		poll := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, _, err := metadata.Get(ctx, "local-hostname")
+			return err
+		}
+		if err := poll(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the first question: got %v, want %v", err, context.DeadlineExceeded)
+		}
+		start := time.Now()
+		if err := poll(); !errors.Is(err, ErrUnavailable) || time.Since(start) != 0 {
+			t.Errorf("a question before the token is there: got %v after %v, want %v at once", err, time.Since(start), ErrUnavailable)
+		}
+		<-time.After(3 * time.Second)
+		synctest.Wait()
+		start = time.Now()
+		if err := poll(); err != nil || time.Since(start) != 0 {
+			t.Errorf("a question with the token: got %v after %v, want an answer at once", err, time.Since(start))
+		}
+	})
+}
+
 func mustMetadata(t *testing.T, o Options) *Metadata {
 	t.Helper()
 	m, err := newMetadata(o.withDefaults())
