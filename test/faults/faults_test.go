@@ -52,8 +52,8 @@ func withoutCompletion(t trigger) string {
 // short is a budget for drains that use it up.
 const short = 8 * time.Second
 
-// tokenDelay leaves an answer to the announcements its time, in an interval of a second.
-const tokenDelay = 600 * time.Millisecond
+// tokenDelay is longer than the interval in which announcements are asked for: a second here.
+const tokenDelay = 3 * time.Second
 
 // apiActions are the calls of AWS that a drain makes.
 var apiActions = []string{

@@ -183,7 +183,7 @@ func (n *node) announcements(a announced) string {
 				"ramdisk-id":    announcementPath + "spot/instance-action",
 				"product-codes": announcementPath + "events/recommendations/rebalance",
 			},
-			"values": map[string]any{"kernel-id": a.state, "ramdisk-id": a.spot, "product-codes": a.rebalance},
+			"values": map[string]any{"kernel-id": a.state, "ramdisk-id": a.spot, "product-codes": a.rebalance, "instance-life-cycle": "spot"},
 		},
 	})
 	if err != nil {
