@@ -20,8 +20,8 @@ type fault struct {
 	// boot comes before the agent's start, ready before the trigger, and drain after it. door is opened by boot, where
 	// that is set.
 	boot, ready, drain func(n *node)
-	// restarts: the agent is another one after the fault.
-	restarts bool
+	// restarts: the agent is another one after the fault. long: it takes half a minute, so only the whole matrix has it.
+	restarts, long bool
 	// fails is part of what the drain says of its failure; "" for a drain that must not fail.
 	fails string
 	// left are services that go on, with reason; secrets says that the tmpfs can't be emptied.
@@ -113,7 +113,7 @@ var faults = []fault{
 		n.agent().awaitStep("requests")
 		n.relay.set(gone)
 	}},
-	{step: "services", name: "hangs: engine stopped", settings: settings{budget: short}, fails: "services: ", left: []string{"web", "worker"}, ready: func(n *node) {
+	{step: "services", name: "hangs: engine stopped", long: true, settings: settings{budget: short}, fails: "services: ", left: []string{"web", "worker"}, ready: func(n *node) {
 		n.ask(time.Hour)
 	}, drain: func(n *node) {
 		n.agent().awaitStep("requests")
@@ -193,7 +193,7 @@ var faults = []fault{
 
 	{step: "AWS", name: "throttled", ready: func(n *node) { n.inject(2, awsfake.Throttled(), apiActions...) }},
 	{step: "AWS", name: "loses replies", ready: func(n *node) { n.inject(1, awsfake.LoseReply(), apiActions...) }},
-	{step: "AWS", name: "hangs once", ready: func(n *node) {
+	{step: "AWS", name: "hangs once", long: true, ready: func(n *node) {
 		// A call is given up after ten seconds at the edge, and after five for a hook: half a minute has room for these.
 		n.inject(1, awsfake.Hang(), "DescribeTargetHealth", "DescribeLifecycleHooks", "RecordLifecycleActionHeartbeat", "CompleteLifecycleAction")
 	}},
