@@ -142,8 +142,9 @@ var faults = []fault{
 		n.unlock = n.lockStore()
 	}, drain: func(n *node) {
 		n.agent().awaitStep("secrets")
+		n.kill()
 		n.unlock()
-		n.killAndRestart()
+		n.restart()
 	}},
 
 	{step: "completion", name: "fails", without: withoutCompletion, ready: func(n *node) {
@@ -286,10 +287,15 @@ func (h *held) await() {
 	}
 }
 
-// killAndRestart ends the agent with whatever it was doing, and starts it again.
-func (n *node) killAndRestart() {
+// kill ends the agent with whatever it was doing.
+func (n *node) kill() {
 	n.t.Helper()
 	n.agent().signal(syscall.SIGKILL)
 	n.agent().wait()
+}
+
+func (n *node) killAndRestart() {
+	n.t.Helper()
+	n.kill()
 	n.restart()
 }
