@@ -49,8 +49,8 @@ func withoutCompletion(t trigger) string {
 	return ""
 }
 
-// short is a budget for drains that use it up.
-const short = 8 * time.Second
+// short is a budget for drains that use it up: its half is for the edge, which needs two seconds, and more on a busy machine.
+const short = 15 * time.Second
 
 // tokenDelay is longer than the interval in which announcements are asked for: a second here.
 const tokenDelay = 3 * time.Second
