@@ -52,7 +52,11 @@ func startAgent(t *testing.T, dir string, environment []string, arguments ...str
 	output, writer := io.Pipe()
 	cmd.Stdout, cmd.Stderr = writer, writer
 	cmd.WaitDelay = time.Second // for a drain hook that outlives a killed agent with its output open
-	go a.read(output)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		a.read(output)
+	}()
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // Pdeathsig comes when the thread that forked ends
@@ -64,6 +68,7 @@ func startAgent(t *testing.T, dir string, environment []string, arguments ...str
 		}
 		_ = cmd.Wait() // the exit code tells
 		_ = writer.Close()
+		<-read // the last lines, too
 		a.code = cmd.ProcessState.ExitCode()
 		close(a.ended)
 	}()
