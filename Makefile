@@ -7,16 +7,17 @@ SHELL := /bin/bash
 BIN := $(CURDIR)/.build/bin
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 TOOLS := $(addprefix $(BIN)/,docker-compose ec2-metadata-mock staticcheck vegeta)
+PACKER_TOOLS := $(addprefix $(BIN)/,packer packer-plugin-amazon packer-plugin-qemu packer-sdc)
 
 # What mounts, or talks to the engine, runs as root; a person's sudo would forget where Go and the demo's wishes are.
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE=$${DEMO_ONCE:-}")
 
 DESTDIR ?=
 
-.PHONY: help build install tools setup test faults fuzz lint drain-e2e demo demo-aws bench clean
+.PHONY: help build install tools setup test faults fuzz lint drain-e2e demo demo-aws bench clean packer-tools
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## the agent, a static binary: .build/bin/flowagent
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/flowagent ./cmd/flowagent
@@ -36,6 +37,17 @@ $(BIN)/docker-compose: FLAGS = -X github.com/docker/compose/v2/internal.Version=
 $(BIN)/ec2-metadata-mock: PACKAGE = github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock
 $(BIN)/staticcheck: PACKAGE = honnef.co/go/tools/cmd/staticcheck
 $(BIN)/vegeta: PACKAGE = github.com/tsenart/vegeta/v12
+
+packer-tools: $(PACKER_TOOLS) ## Packer, its plugins for AWS and QEMU, and packer-sdc, pinned in tools/packer/go.mod
+
+$(PACKER_TOOLS): tools/packer/go.mod tools/packer/go.sum
+	CGO_ENABLED=0 go -C tools/packer build -trimpath -ldflags '-s -w' -o $@ $(PACKAGE)
+	@touch $@
+
+$(BIN)/packer: PACKAGE = github.com/hashicorp/packer
+$(BIN)/packer-plugin-amazon: PACKAGE = github.com/hashicorp/packer-plugin-amazon
+$(BIN)/packer-plugin-qemu: PACKAGE = github.com/hashicorp/packer-plugin-qemu
+$(BIN)/packer-sdc: PACKAGE = github.com/hashicorp/packer-plugin-sdk/cmd/packer-sdc
 
 setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
 	scripts/setup.sh lab postgres redis machine nodefiles compiler lint
