@@ -241,7 +241,7 @@ func (a *Agent) loadProject(ctx context.Context, cfg config.Config) (*workload.P
 	return project, errors.Join(
 		project.CheckServices("drain.order", cfg.Drain.Order),
 		project.CheckServices("workload.reconcile.leave", cfg.Workload.Reconcile.Leave),
-		checkItems(cfg.Secrets, project),
+		project.CheckItems(cfg.Secrets.Items),
 		image.Check(project.Images(), cfg.Workload.Pull.Pin),
 	)
 }
@@ -250,25 +250,6 @@ func (a *Agent) loadProject(ctx context.Context, cfg config.Config) (*workload.P
 func (a *Agent) makeChecks(cfg config.Config) ([]health.Check, error) {
 	p := a.parts()
 	return health.Checks(cfg.Health.Checks, health.Deps{Secret: p.keeper.Value, Engine: p.engine, Project: p.runner.Project().Name()})
-}
-
-// checkItems finds the secrets that a Compose file expects from the configuration and that are not there.
-func checkItems(cfg config.Secrets, project *workload.Project) error {
-	var names []string
-	for _, item := range cfg.Items {
-		names = append(names, item.Name)
-	}
-	known := "secrets.items lists none"
-	if len(names) > 0 {
-		known = "secrets.items has " + strings.Join(names, ", ")
-	}
-	var missing []error
-	for _, use := range project.Secrets() {
-		if use.Item != "" && !slices.Contains(names, use.Item) {
-			missing = append(missing, fmt.Errorf("service %q uses the external secret %q, which is not configured (%s): add it under secrets.items", use.Service, use.Item, known))
-		}
-	}
-	return errors.Join(missing...)
 }
 
 func (a *Agent) connect(ctx context.Context, span *report.Span) error {

@@ -194,14 +194,16 @@ setup_postgres() {
 }
 
 # What a machine of the lab is made of: systemd, which wants D-Bus, and an engine with what it sets up networks by. The
-# docker command line stays out, as it may on a real node.
-readonly machine_packages=systemd-sysv,dbus,docker.io,iproute2,iptables
+# docker command line stays out, as it may on a real node. Packer reaches a machine over SSH, as a user who has sudo.
+readonly machine_packages=systemd-sysv,dbus,docker.io,iproute2,iptables,openssh-server,sudo
 
 # shellcheck disable=SC2016 # mmdebstrap's shell is to expand $1, the system's root
 readonly machine_options=(
   --format=directory
   # They would run some day in the middle of a test and fail, for a machine has no network.
   --customize-hook='for unit in apt-daily.timer apt-daily-upgrade.timer; do ln -s /dev/null "$1/etc/systemd/system/$unit"; done'
+  # Of two machines with the same host keys neither is the right one: the tests that want a server make keys and start it.
+  --customize-hook='systemctl --root="$1" --quiet disable ssh.service; rm "$1"/etc/ssh/ssh_host_*'
   # As Docker's own packages have it: an engine needs no Kubernetes. And containerd's hundred lines a boot would hide what
   # else is in the journal.
   --customize-hook='printf "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[debug]\n  level = \"warn\"\n" >"$1/etc/containerd/config.toml"'

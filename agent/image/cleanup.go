@@ -90,7 +90,7 @@ func DiskFree(path string) (int64, error) {
 	if err := unix.Statfs(path, &stat); err != nil {
 		return 0, err
 	}
-	return int64(stat.Bavail) * stat.Bsize, nil
+	return int64(stat.Bavail) * int64(stat.Bsize), nil // Linux has the size in 64 bits, macOS in 32
 }
 
 // removable is one image that nothing needs, and its references in the workload's repositories.

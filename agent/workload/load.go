@@ -121,6 +121,25 @@ func (p *Project) CheckServices(field string, names []string) error {
 	return errors.Join(errs...)
 }
 
+// CheckItems tells whether every secret that the Compose files expect from the configuration is among its items.
+func (p *Project) CheckItems(items []config.Secret) error {
+	var names []string
+	for _, item := range items {
+		names = append(names, item.Name)
+	}
+	known := "secrets.items lists none"
+	if len(names) > 0 {
+		known = "secrets.items has " + strings.Join(names, ", ")
+	}
+	var missing []error
+	for _, use := range p.Secrets() {
+		if use.Item != "" && !slices.Contains(names, use.Item) {
+			missing = append(missing, fmt.Errorf("service %q uses the external secret %q, which is not configured (%s): add it under secrets.items", use.Service, use.Item, known))
+		}
+	}
+	return errors.Join(missing...)
+}
+
 // Same tells whether both were read from the same files with the same outcome: a start of the other changes no container.
 func (p *Project) Same(other *Project) bool {
 	return slices.Equal(p.files, other.files) && slices.Equal(p.profiles, other.profiles) && slices.Equal(p.env, other.env) &&

@@ -7,7 +7,7 @@ import (
 // newImageCommand groups what makes a machine's disk an image that others boot from.
 func newImageCommand(g *globals) *cobra.Command {
 	return group("image", "Make a machine's disk an image that others boot from, and prove that it is one",
-		newImageInstallCommand(g), newImageSealCommand(g), newImageVerifyCommand(g), newImageSBOMCommand(g),
+		newImageInstallCommand(g), newImagePullCommand(g), newImageSealCommand(g), newImageVerifyCommand(g), newImageSBOMCommand(g),
 	)
 }
 

@@ -1,0 +1,2 @@
+// Package ami finds an image.
+package ami

@@ -1,0 +1,2 @@
+// Package publish is the post-processor that publishes an image.
+package publish
