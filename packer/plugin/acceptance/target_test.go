@@ -43,6 +43,7 @@ func newTarget(t *testing.T, shadow string) *target {
 	g.Run(t, "useradd", "--create-home", "--shell=/bin/bash", "packer")
 	g.Put(t, "/home/packer/.ssh/authorized_keys", public, 0o644)
 	g.Put(t, "/etc/sudoers.d/packer", []byte("packer ALL=(ALL) NOPASSWD: ALL\n"), 0o440)
+	g.Put(t, "/etc/hosts", []byte("127.0.0.1 localhost machine\n"), 0o644) // sudo asks for the machine's own name
 	g.Run(t, "ssh-keygen", "-A")
 	g.Put(t, "/usr/local/sbin/serve-ssh", []byte("#!/bin/sh\nset -e\nmkdir -p /run/sshd\n"+shadow+"\nexec /usr/sbin/sshd -D -e\n"), 0o755)
 	g.Run(t, "systemd-run", "--quiet", "--unit=serve-ssh", "--property=PrivateMounts=yes", "/usr/local/sbin/serve-ssh")
@@ -183,6 +184,8 @@ func (g *target) template(changes settings) string {
 		"files":  fmt.Sprintf("{%q = %q}", "/etc/flowagent/compose.yaml", put("compose.yaml", compose)),
 		// The machine's disk is the lab's.
 		"minimum_free_mb": "1",
+		// The others are for packages, which no mirror serves here.
+		"profiles": `["agent"]`,
 	}
 	for name, value := range changes {
 		all[name] = value

@@ -1,6 +1,7 @@
 // Command fakeagent stands in for flowagent on the target. It notes each call in /var/lib/fakeagent/calls. Where
 // /var/lib/fakeagent/COMMAND-SUBCOMMAND holds a text, it prints that and fails; where the text is "hang", it never ends.
-// `image install` brings two units, as the real one does.
+// `image install` brings two units, `image sbom` writes two files and `image verify` a report, as the real one does; a text
+// that begins with { is the report of a verification that failed.
 package main
 
 import (
@@ -49,13 +50,18 @@ func run(arguments []string) error {
 		fmt.Println(name, "hangs")
 		select {}
 	default:
+		if order[0] == '{' {
+			fmt.Printf("%s\n", order)
+		}
 		return fmt.Errorf("%s", order)
 	}
 	switch name {
 	case "image-install":
 		return units()
 	case "image-sbom":
-		fmt.Printf("{\"arguments\": %q}\n", strings.Join(arguments, " "))
+		return sboms(arguments)
+	case "image-verify":
+		fmt.Println(`{"ok": true, "checks": [{"name": "machine-id", "status": "ok", "reason": "empty"}]}`)
 	default:
 		fmt.Println(name, "done")
 	}
@@ -90,6 +96,26 @@ func noteMachine(name string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+func sboms(arguments []string) error {
+	dir, found := strings.CutPrefix(arguments[len(arguments)-1], "--output-dir=")
+	if !found {
+		return fmt.Errorf("no directory: %q", arguments)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var files []string
+	for _, name := range []string{"flowagent.spdx.json", "flowagent.cdx.json"} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(`{"of": "`+name+`"}`), 0o644); err != nil {
+			return err
+		}
+		files = append(files, fmt.Sprintf(`{"path": %q}`, file))
+	}
+	fmt.Printf(`{"files": [%s]}`, strings.Join(files, ", "))
 	return nil
 }
 

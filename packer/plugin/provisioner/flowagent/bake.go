@@ -3,6 +3,7 @@ package flowagent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"al.essio.dev/pkg/shellescape"
+	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 )
 
 // bake is one target on its way to an image.
@@ -45,7 +47,7 @@ func (b *bake) all(ctx context.Context) error {
 	}{
 		{"Waiting for the target's first boot to end", b.awaitFirstBoot},
 		{"Holding apt's timers", b.holdApt},
-		{"Installing Docker Engine and its compose plugin", b.installEngine},
+		{"Installing packages", b.installPackages},
 		{"Uploading flowagent and the node's files", b.upload},
 		{"Installing flowagent", b.install},
 		{"Putting images in", b.putImages},
@@ -144,11 +146,8 @@ func (b *bake) install(ctx context.Context) error {
 	if err := b.place(ctx, "install the binary", uploads[:1], 0); err != nil {
 		return err
 	}
-	arguments := []string{remoteBinary, "image", "install"}
-	if !*b.config.Hardening {
-		arguments = append(arguments, "--hardening=false")
-	}
-	if err := b.command(ctx, "install the node's units and settings", b.config.InstallTimeout, arguments...); err != nil {
+	profiles := "--profile=" + strings.Join(b.config.Profiles, ",")
+	if err := b.command(ctx, "install the node's units and settings", b.config.StepTimeout, remoteBinary, "image", "install", profiles); err != nil {
 		return err
 	}
 	if err := b.place(ctx, "install the node's files", uploads[1:], 1); err != nil {
@@ -198,35 +197,38 @@ func (b *bake) putImages(ctx context.Context) error {
 	return err
 }
 
-// sboms are the formats, and the names of their files.
-var sboms = []struct{ format, name string }{{"spdx", "flowagent.spdx.json"}, {"cyclonedx", "flowagent.cdx.json"}}
-
 // remoteSBOMs is where they stay on the image.
 const remoteSBOMs = "/usr/share/flowagent"
 
 // writeSBOMs comes before the seal, which removes what the package manager need not know.
 func (b *bake) writeSBOMs(ctx context.Context) error {
-	for _, s := range sboms {
-		to := path.Join(remoteSBOMs, s.name)
-		content, err := b.run(ctx, step{name: "write the SBOM as " + s.format, limit: b.config.StepTimeout, quiet: true, script: fmt.Sprintf(`
-umask 022
-mkdir -p %s
-flowagent image sbom --format %s >%s
-cat %[3]s`, remoteSBOMs, s.format, to)})
-		if err != nil {
-			return err
-		}
-		if !json.Valid([]byte(content)) {
-			return fmt.Errorf("write the SBOM as %s: what the target wrote is no JSON", s.format)
-		}
+	words := []string{remoteBinary, "image", "sbom", "--output=json", "--output-dir=" + remoteSBOMs}
+	answer, err := b.run(ctx, step{name: "write the SBOMs", script: shellescape.QuoteCommand(words), limit: b.config.StepTimeout, quiet: true})
+	if err != nil {
+		return err
+	}
+	var written struct {
+		Files []struct {
+			Path string `json:"path"`
+		} `json:"files"`
+	}
+	if err := json.Unmarshal([]byte(answer), &written); err != nil || len(written.Files) == 0 {
+		return fmt.Errorf("write the SBOMs: flowagent does not say which files it wrote: is the binary of this plugin's version? It said: %.200s", answer)
+	}
+	for _, f := range written.Files {
+		b.ui.Message(f.Path)
 		if b.config.SBOMDirectory == "" {
 			continue
 		}
-		local := filepath.Join(b.config.SBOMDirectory, s.name)
+		content, err := b.run(ctx, step{name: "read " + f.Path, script: shellescape.QuoteCommand([]string{"cat", "--", f.Path}), limit: b.config.StepTimeout, quiet: true})
+		if err != nil {
+			return err
+		}
+		local := filepath.Join(b.config.SBOMDirectory, path.Base(f.Path))
 		if err := writeLocal(local, content); err != nil {
 			return fmt.Errorf("sbom_directory: %w", err)
 		}
-		b.ui.Message(local)
+		b.ui.Message("here as " + local)
 	}
 	return nil
 }
@@ -260,20 +262,59 @@ func (b *bake) verify(ctx context.Context) error {
 		b.ui.Message("left out (skip_seal)")
 		return nil
 	}
-	words := []string{remoteBinary, "image", "verify"}
+	words := []string{remoteBinary, "image", "verify", "--output=json"}
 	for _, port := range b.config.AllowPorts {
-		words = append(words, fmt.Sprintf("--allow-port=%d", port))
+		words = append(words, "--allow-port="+port)
 	}
-	if b.config.VerifyReport != "" {
-		found, err := b.run(ctx, step{name: "verify the image", script: shellescape.QuoteCommand(append(words, "--output=json")), limit: b.config.StepTimeout, quiet: true})
-		if json.Valid([]byte(found)) && found != "" {
-			if writeErr := writeLocal(b.config.VerifyReport, found); writeErr != nil && err == nil {
-				err = fmt.Errorf("verify_report: %w", writeErr)
-			}
+	answer, err := b.run(ctx, step{name: "verify the image", script: shellescape.QuoteCommand(words), limit: b.config.StepTimeout, quiet: true})
+	var failed *stepError
+	if err != nil && !errors.As(err, &failed) {
+		return err
+	}
+	var found report
+	if json.Unmarshal([]byte(answer), &found) != nil || len(found.Checks) == 0 {
+		if err == nil {
+			err = fmt.Errorf("verify the image: flowagent gives no report: is the binary of this plugin's version? It said: %.200s", answer)
 		}
 		return err
 	}
-	return b.command(ctx, "verify the image", b.config.StepTimeout, words...)
+	if b.config.VerifyReport != "" {
+		if err := writeLocal(b.config.VerifyReport, answer); err != nil {
+			return fmt.Errorf("verify_report: %w", err)
+		}
+	}
+	bad := found.show(b.ui)
+	if err == nil && found.OK && len(bad) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the image is not fit to be cloned:\n  %s", strings.Join(bad, "\n  "))
+}
+
+// report is what `flowagent image verify --output json` prints.
+type report struct {
+	OK     bool `json:"ok"`
+	Checks []struct {
+		Name     string   `json:"name"`
+		Status   string   `json:"status"`
+		Reason   string   `json:"reason"`
+		Findings []string `json:"findings"`
+	} `json:"checks"`
+}
+
+// show prints a line for each check and returns those of the failed ones.
+func (r *report) show(ui packersdk.Ui) (bad []string) {
+	for _, c := range r.Checks {
+		line := fmt.Sprintf("%-6s %-20s %s", c.Status, c.Name, c.Reason)
+		ui.Message(line)
+		if !strings.EqualFold(c.Status, "fail") {
+			continue
+		}
+		bad = append(bad, strings.Join(append([]string{c.Name + ": " + c.Reason}, c.Findings...), "\n    "))
+	}
+	if !r.OK && len(bad) == 0 {
+		bad = append(bad, "flowagent image verify says so without a reason")
+	}
+	return bad
 }
 
 func (b *bake) removeStaged(ctx context.Context) error {

@@ -1,4 +1,3 @@
-//go:generate packer-sdc struct-markdown
 //go:generate packer-sdc mapstructure-to-hcl2 -type Config
 
 package flowagent
@@ -6,6 +5,7 @@ package flowagent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -76,16 +76,18 @@ type Config struct {
 	// Fingerprint of the key that signs the repository, 40 hexadecimal digits. Default: that of Docker's key.
 	EngineKeyFingerprint string `mapstructure:"engine_key_fingerprint"`
 
-	// Apply the hardening profile of `flowagent image install`: sshd, sysctl, nftables, the engine's daemon settings,
-	// unattended security updates. Default true.
-	Hardening *bool `mapstructure:"hardening"`
-	// TCP ports that may listen on the finished image besides those the agent knows of. `flowagent image verify` fails for
-	// any other. Default: 22.
-	AllowPorts []int `mapstructure:"allow_ports"`
-	// Directory on this machine for the software bills of materials, which is made where it is missing:
-	// `flowagent.spdx.json` and `flowagent.cdx.json`. Empty: they are made, and stay on the image alone.
+	// Profiles of settings that `flowagent image install` puts on the node, with the packages that they are for: `agent`
+	// (the units alone, and part of every choice), `base` (engine, journal, clock, security updates, cloud-init), `ec2`
+	// (EC2's time service) and `hardening` (packet filter, SSH, kernel). Default `["base", "hardening"]`.
+	Profiles []string `mapstructure:"profiles"`
+	// Ports that may be listened on while the image is made, besides the one of `health.listen`, such as `22` or `68/udp`.
+	// `flowagent image verify` fails for any other. Default: SSH and DHCP's clients.
+	AllowPorts []string `mapstructure:"allow_ports"`
+	// Directory on this machine for the software bills of materials (SPDX and CycloneDX, as JSON), which is made where it is
+	// missing. They stay on the image too, in /usr/share/flowagent. Empty: only there.
 	SBOMDirectory string `mapstructure:"sbom_directory"`
-	// File on this machine for what `flowagent image verify` found, as JSON. It is written for a failed verification too.
+	// File on this machine for what `flowagent image verify` found, as JSON. It is written for a failed verification too,
+	// and `flowagent-publish` asks for it.
 	VerifyReport string `mapstructure:"verify_report"`
 	// Leave identity on the machine and don't verify it: for trying a template out on a machine that lives on. The result
 	// is no image to publish.
@@ -115,6 +117,7 @@ var (
 	checksumForm    = regexp.MustCompile(`^(?:sha256:)?([0-9a-fA-F]{64})$`)
 	versionForm     = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.+:~-]*$`) // deb-version(7), without the underscore of file names
 	fingerprintForm = regexp.MustCompile(`^[0-9A-F]{40}$`)
+	portForm        = regexp.MustCompile(`^[1-9][0-9]{0,4}(/(tcp|udp))?$`)
 	variableForm    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
@@ -130,12 +133,8 @@ func (c *Config) setDefaults() {
 		c.EngineKeyFingerprint = dockerFingerprint
 	}
 	c.EngineKeyFingerprint = strings.ToUpper(strings.ReplaceAll(c.EngineKeyFingerprint, " ", ""))
-	if c.Hardening == nil {
-		yes := true
-		c.Hardening = &yes
-	}
-	if len(c.AllowPorts) == 0 {
-		c.AllowPorts = []int{22}
+	if len(c.Profiles) == 0 {
+		c.Profiles = []string{"base", "hardening"}
 	}
 	if c.MinimumFreeMB == 0 {
 		c.MinimumFreeMB = 2048
@@ -183,9 +182,14 @@ func (c *Config) check() error {
 	if !fingerprintForm.MatchString(c.EngineKeyFingerprint) {
 		refuse("engine_key_fingerprint is no fingerprint: write its 40 hexadecimal digits, as `gpg --show-keys` prints them")
 	}
+	for _, name := range c.Profiles {
+		if _, known := profilePrograms[name]; !known {
+			refuse("profiles: %q is unknown: use %s", name, strings.Join(slices.Sorted(maps.Keys(profilePrograms)), ", "))
+		}
+	}
 	for _, port := range c.AllowPorts {
-		if port < 1 || port > 65535 {
-			refuse("allow_ports: %d is no port: use 1 to 65535", port)
+		if !portForm.MatchString(port) {
+			refuse("allow_ports: %q is no port: write it like 22 or 68/udp", port)
 		}
 	}
 	for name, value := range c.Environment {

@@ -31,8 +31,8 @@ type FlatConfig struct {
 	ComposeVersion       *string           `mapstructure:"compose_version" cty:"compose_version" hcl:"compose_version"`
 	EngineRepository     *string           `mapstructure:"engine_repository" cty:"engine_repository" hcl:"engine_repository"`
 	EngineKeyFingerprint *string           `mapstructure:"engine_key_fingerprint" cty:"engine_key_fingerprint" hcl:"engine_key_fingerprint"`
-	Hardening            *bool             `mapstructure:"hardening" cty:"hardening" hcl:"hardening"`
-	AllowPorts           []int             `mapstructure:"allow_ports" cty:"allow_ports" hcl:"allow_ports"`
+	Profiles             []string          `mapstructure:"profiles" cty:"profiles" hcl:"profiles"`
+	AllowPorts           []string          `mapstructure:"allow_ports" cty:"allow_ports" hcl:"allow_ports"`
 	SBOMDirectory        *string           `mapstructure:"sbom_directory" cty:"sbom_directory" hcl:"sbom_directory"`
 	VerifyReport         *string           `mapstructure:"verify_report" cty:"verify_report" hcl:"verify_report"`
 	SkipSeal             *bool             `mapstructure:"skip_seal" cty:"skip_seal" hcl:"skip_seal"`
@@ -78,8 +78,8 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"compose_version":            &hcldec.AttrSpec{Name: "compose_version", Type: cty.String, Required: false},
 		"engine_repository":          &hcldec.AttrSpec{Name: "engine_repository", Type: cty.String, Required: false},
 		"engine_key_fingerprint":     &hcldec.AttrSpec{Name: "engine_key_fingerprint", Type: cty.String, Required: false},
-		"hardening":                  &hcldec.AttrSpec{Name: "hardening", Type: cty.Bool, Required: false},
-		"allow_ports":                &hcldec.AttrSpec{Name: "allow_ports", Type: cty.List(cty.Number), Required: false},
+		"profiles":                   &hcldec.AttrSpec{Name: "profiles", Type: cty.List(cty.String), Required: false},
+		"allow_ports":                &hcldec.AttrSpec{Name: "allow_ports", Type: cty.List(cty.String), Required: false},
 		"sbom_directory":             &hcldec.AttrSpec{Name: "sbom_directory", Type: cty.String, Required: false},
 		"verify_report":              &hcldec.AttrSpec{Name: "verify_report", Type: cty.String, Required: false},
 		"skip_seal":                  &hcldec.AttrSpec{Name: "skip_seal", Type: cty.Bool, Required: false},

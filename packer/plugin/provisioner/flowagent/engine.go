@@ -3,7 +3,10 @@ package flowagent
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"al.essio.dev/pkg/shellescape"
@@ -58,23 +61,25 @@ const pinFunctions = `pinned() {
 }
 `
 
-// installEngine installs what the target lacks of an engine and a compose plugin.
-func (b *bake) installEngine(ctx context.Context) error {
-	if b.facts.engine != "" && b.facts.compose != "" {
-		b.ui.Message(fmt.Sprintf("Docker Engine %s and compose plugin %s are there", b.facts.engine, b.facts.compose))
-		return nil
-	}
-	if b.config.Engine == engineDocker {
-		if err := b.addDockerRepository(ctx); err != nil {
-			return err
+// profilePrograms are the programs that the settings of a profile are for, and their packages, the same on Debian and
+// Ubuntu. The engine is apart, and cloud-init is left to the source image: a machine without it has no use for it.
+var profilePrograms = map[string]map[string]string{
+	"agent":     {},
+	"base":      {"chronyd": "chrony", "unattended-upgrade": "unattended-upgrades"},
+	"ec2":       {"chronyd": "chrony"},
+	"hardening": {"nft": "nftables"},
+}
+
+// wanted are the packages that the target lacks, and the versions that the template asks for: "" for any.
+func (b *bake) wanted() (names []string, versions map[string]string) {
+	versions = map[string]string{}
+	add := func(name, version string) {
+		if _, twice := versions[name]; !twice {
+			names = append(names, name)
+			versions[name] = version
 		}
 	}
 	from := b.facts.packages(b.config.Engine)
-	var script strings.Builder
-	fmt.Fprintf(&script, "lock=%d\n%s%sapt update\nset --\n", int(b.config.LockTimeout.Seconds()), aptFunctions, pinFunctions)
-	add := func(name, version string) {
-		fmt.Fprintf(&script, "package=$(pinned %s %s); set -- \"$@\" \"$package\"\n", shellescape.Quote(name), shellescape.Quote(version))
-	}
 	if b.facts.engine == "" {
 		add(from.engine, b.config.EngineVersion)
 		for _, name := range from.more {
@@ -84,12 +89,46 @@ func (b *bake) installEngine(ctx context.Context) error {
 	if b.facts.compose == "" {
 		add(from.compose, b.config.ComposeVersion)
 	}
-	script.WriteString("apt install \"$@\"\n")
-	_, err := b.run(ctx, step{name: "install Docker Engine", script: script.String(), limit: b.config.InstallTimeout})
-	if err != nil {
-		return fmt.Errorf("%w\nCheck that the target reaches its package mirrors (environment may name a proxy)", err)
+	for _, profile := range b.config.Profiles {
+		programs := profilePrograms[profile]
+		for _, program := range slices.Sorted(maps.Keys(programs)) {
+			if !slices.Contains(b.facts.programs, program) {
+				add(programs[program], "")
+			}
+		}
 	}
-	return nil
+	return names, versions
+}
+
+// installPackages installs what the target lacks of an engine, a compose plugin and the programs of the profiles.
+func (b *bake) installPackages(ctx context.Context) error {
+	if b.facts.engine != "" {
+		b.ui.Message("Docker Engine " + b.facts.engine + " is there")
+	}
+	if b.facts.compose != "" {
+		b.ui.Message("compose plugin " + b.facts.compose + " is there")
+	}
+	names, versions := b.wanted()
+	if len(names) == 0 {
+		return nil
+	}
+	if b.config.Engine == engineDocker && (b.facts.engine == "" || b.facts.compose == "") {
+		if err := b.addDockerRepository(ctx); err != nil {
+			return err
+		}
+	}
+	var script strings.Builder
+	fmt.Fprintf(&script, "lock=%d\n%s%sapt update\nset --\n", int(b.config.LockTimeout.Seconds()), aptFunctions, pinFunctions)
+	for _, name := range names {
+		fmt.Fprintf(&script, "package=$(pinned %s %s); set -- \"$@\" \"$package\"\n", shellescape.Quote(name), shellescape.Quote(versions[name]))
+	}
+	script.WriteString("apt install \"$@\"\n")
+	_, err := b.run(ctx, step{name: "install " + strings.Join(names, ", "), script: script.String(), limit: b.config.InstallTimeout})
+	var failed *stepError
+	if errors.As(err, &failed) {
+		return fmt.Errorf("%w\nSee whether the target reaches its package mirrors (environment may name a proxy), and whether they have these packages", err)
+	}
+	return err
 }
 
 const keyring = "/etc/apt/keyrings/docker.asc"

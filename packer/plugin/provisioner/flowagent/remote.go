@@ -13,16 +13,15 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"al.essio.dev/pkg/shellescape"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
+
+	"github.com/flowviz/flowagent/packer/plugin/internal/lines"
 )
 
 const (
-	// tailLines is how much of a failed command's output its error repeats: apt's own summary of what went wrong fits.
-	tailLines = 20
 	// endGrace is how long a command may take to end after it was told to: longer than scopeGrace, in which systemd kills
 	// what doesn't listen.
 	endGrace = 30 * time.Second
@@ -61,7 +60,7 @@ type step struct {
 //
 // $1 is the scope's name, empty on a target without systemd, where steps are short and change nothing.
 const guard = `IFS= read -r FLOWAGENT_SCRIPT && IFS= read -r FLOWAGENT_INPUT || exit 124
-export FLOWAGENT_SCRIPT FLOWAGENT_INPUT LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive
+export FLOWAGENT_SCRIPT FLOWAGENT_INPUT LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 inner='script=$(printf %s "$FLOWAGENT_SCRIPT" | base64 -d) || exit 124
 input=$FLOWAGENT_INPUT
 unset FLOWAGENT_SCRIPT FLOWAGENT_INPUT
@@ -98,11 +97,11 @@ func (r *remote) run(ctx context.Context, s step) (string, error) {
 
 	input, hold := io.Pipe()
 	defer hold.Close()
-	lines := &lineLog{show: func(line string) { r.ui.Message(line) }}
+	said := lines.New(r.ui.Message)
 	var answer bytes.Buffer
-	cmd := &packersdk.RemoteCmd{Command: shellescape.QuoteCommand(command), Stdin: input, Stdout: &answer, Stderr: lines}
+	cmd := &packersdk.RemoteCmd{Command: shellescape.QuoteCommand(command), Stdin: input, Stdout: &answer, Stderr: said}
 	if !s.quiet {
-		cmd.Stdout = io.MultiWriter(&answer, lines)
+		cmd.Stdout = io.MultiWriter(&answer, said)
 	}
 	if err := r.comm.Start(ctx, cmd); err != nil {
 		return "", fmt.Errorf("%s: no command can be started on the target: %w", s.name, err)
@@ -115,8 +114,8 @@ func (r *remote) run(ctx context.Context, s step) (string, error) {
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case code := <-ended:
-		lines.flush()
-		if err := r.judge(s, code, lines, answer.String()); err != nil {
+		said.Flush()
+		if err := r.judge(s, code, said, answer.String()); err != nil {
 			return answer.String(), err
 		}
 		return answer.String(), nil
@@ -127,25 +126,25 @@ func (r *remote) run(ctx context.Context, s step) (string, error) {
 	defer grace.Stop()
 	select {
 	case <-ended:
-		lines.flush()
-		return "", fmt.Errorf("%s: %w%s", s.name, context.Cause(ctx), lines.quote())
+		said.Flush()
+		return "", fmt.Errorf("%s: %w%s", s.name, context.Cause(ctx), said.Quote())
 	case <-grace.C:
 		return "", fmt.Errorf("%s: %w; the target did not say within %s that the command has ended", s.name, context.Cause(ctx), endGrace)
 	}
 }
 
 // judge makes an error of an exit code.
-func (r *remote) judge(s step, code int, lines *lineLog, answer string) error {
+func (r *remote) judge(s step, code int, said *lines.Log, answer string) error {
 	switch code {
 	case 0:
 		return nil
 	case packersdk.CmdDisconnect, 123: // 123 is what the SDK's own transport says when Packer is gone
-		return fmt.Errorf("%s: %w: see whether the machine runs and can be reached, and build again%s", s.name, errCut, lines.quote())
+		return fmt.Errorf("%s: %w: see whether the machine runs and can be reached, and build again%s", s.name, errCut, said.Quote())
 	}
-	if lines.empty() && s.quiet {
-		lines.add(answer)
+	if said.Empty() && s.quiet {
+		said.Remember(answer)
 	}
-	return &stepError{step: s.name, code: code, output: lines.quote()}
+	return &stepError{step: s.name, code: code, output: said.Quote()}
 }
 
 // stepError is a step that the target's own commands failed.
@@ -209,75 +208,4 @@ func (r *cancelledReader) Read(p []byte) (int, error) {
 		return 0, context.Cause(r.ctx)
 	}
 	return r.Reader.Read(p)
-}
-
-// lineLog shows what a command says line by line, with secrets masked, and keeps the end of it.
-type lineLog struct {
-	show func(line string)
-
-	mu      sync.Mutex // standard output and error are copied by two goroutines
-	partial []byte
-	tail    []string
-}
-
-func (l *lineLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.partial = append(l.partial, p...)
-	for {
-		end := bytes.IndexAny(l.partial, "\r\n") // progress bars end their lines with a carriage return
-		if end < 0 {
-			break
-		}
-		l.keep(string(l.partial[:end]))
-		l.partial = l.partial[end+1:]
-	}
-	return len(p), nil
-}
-
-func (l *lineLog) flush() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.keep(string(l.partial))
-	l.partial = nil
-}
-
-// add keeps lines that weren't shown.
-func (l *lineLog) add(text string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	show := l.show
-	l.show = func(string) {}
-	for line := range strings.Lines(text) {
-		l.keep(line)
-	}
-	l.show = show
-}
-
-func (l *lineLog) keep(line string) {
-	line = strings.TrimRight(packersdk.LogSecretFilter.FilterString(line), " \t\r\n")
-	if line == "" {
-		return
-	}
-	l.show(line)
-	l.tail = append(l.tail, line)
-	if len(l.tail) > tailLines {
-		l.tail = l.tail[1:]
-	}
-}
-
-func (l *lineLog) empty() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.tail) == 0
-}
-
-// quote is the end of the output for an error, and empty when there was none.
-func (l *lineLog) quote() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.tail) == 0 {
-		return ", and said nothing"
-	}
-	return "; the end of what it said:\n  " + strings.Join(l.tail, "\n  ")
 }

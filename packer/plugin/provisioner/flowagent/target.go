@@ -22,7 +22,8 @@ type facts struct {
 	root, sudo                      bool   // the connection is root's; sudo asks for no password
 	freeMB                          int    // on the file system of /var
 	cloudInit                       bool
-	engine, compose                 string // versions; empty where there is none
+	engine, compose                 string   // versions; empty where there is none
+	programs                        []string // of profilePrograms, those that are there
 }
 
 // supported are the releases that the units, the packages and the seal are tested with.
@@ -47,6 +48,9 @@ if command -v dockerd >/dev/null; then
   version=$(dockerd --version 2>/dev/null | sed -n 's/^Docker version \([^ ,]*\).*/\1/p')
   said engine "${version:-unknown}"
 fi
+for program in chronyd unattended-upgrade nft; do
+  if command -v "$program" >/dev/null; then said program "$program"; fi
+done
 for dir in /usr/local/lib/docker/cli-plugins /usr/local/libexec/docker/cli-plugins /usr/lib/docker/cli-plugins /usr/libexec/docker/cli-plugins; do
   if [ -x "$dir/docker-compose" ]; then
     version=$("$dir/docker-compose" version --short 2>/dev/null || true)
@@ -87,6 +91,8 @@ func (r *remote) askFacts(ctx context.Context) (*facts, error) {
 			if f.freeMB, err = strconv.Atoi(value); err != nil {
 				return nil, fmt.Errorf("look at the target: df says %q of the free space on /var, which is no number", value)
 			}
+		case "program":
+			f.programs = append(f.programs, value)
 		case "engine":
 			f.engine = value
 		case "compose":
