@@ -76,7 +76,8 @@ func TestRefusesBeforeAMachineStarts(t *testing.T) {
 		"a password for nobody":          {settings{"registry_passwords": `{"typo" = "hunter2"}`}, `no registry of the configuration has the passwordSecret "typo"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := &target{t: t, key: "none", port: 9}
+			g := &target{t: t, port: 9}
+			g.makeKey()
 			out := g.refused(c.changes, c.want)
 			if strings.Contains(out, "Waiting for SSH") {
 				t.Errorf("a machine was waited for:\n%s", out)
@@ -292,7 +293,6 @@ func (g *target) refused(changes settings, want string) string {
 	if err == nil {
 		g.t.Errorf("packer build ended with 0, want a failure")
 	}
-	// Packer breaks no lines, but begins each with the build's name.
 	if !strings.Contains(string(out), want) {
 		g.t.Errorf("packer does not say %q:\n%s", want, out)
 	}
