@@ -64,7 +64,7 @@ func TestRefusesBeforeAMachineStarts(t *testing.T) {
 		changes settings
 		want    string
 	}{
-		"a configuration that isn't one": {settings{"config": write("c1.yaml", strings.Replace(configuration, "project:", "projekt:", 1))}, `unknown field "projekt"`},
+		"a configuration that isn't one": {settings{"config": write("c1.yaml", strings.Replace(configuration, "project:", "projekt:", 1))}, "c1.yaml:5:3: workload.projekt: unknown field (did you mean `project`?)"},
 		"a Compose file that is missing": {settings{"files": "{}"}, "names /etc/flowagent/compose.yaml, which would not be on the target: add it to files"},
 		"a Compose file that isn't one":  {settings{"files": fmt.Sprintf(`{"/etc/flowagent/compose.yaml" = %s}`, write("c.yaml", "services: {web: {imagee: app:1}}\n"))}, "additional properties 'imagee' not allowed"},
 		"a tag where digests are pinned": {settings{"config": write("c2.yaml", configuration+"  pull: {pin: digest}\n")}, "app:1"},
@@ -293,8 +293,11 @@ func (g *target) refused(changes settings, want string) string {
 	if err == nil {
 		g.t.Errorf("packer build ended with 0, want a failure")
 	}
-	if !strings.Contains(string(out), want) {
+	if !strings.Contains(unwrapped(string(out)), want) {
 		g.t.Errorf("packer does not say %q:\n%s", want, out)
 	}
-	return string(out)
+	return unwrapped(string(out))
 }
+
+// unwrapped undoes the line breaks that Packer puts into long errors.
+func unwrapped(out string) string { return strings.Join(strings.Fields(out), " ") }

@@ -148,6 +148,8 @@ func (d *Datasource) find(ctx context.Context, cfg aws.Config) (types.Image, err
 		}
 		images = append(images, page.Images...)
 	}
+	// Whether filters count beside an id is the service's affair.
+	images = slices.DeleteFunc(images, func(i types.Image) bool { return !d.fits(i) })
 	if len(images) == 0 {
 		return types.Image{}, fmt.Errorf("there is no available %s: publish one, or correct the settings", meant)
 	}
@@ -155,4 +157,15 @@ func (d *Datasource) find(ctx context.Context, cfg aws.Config) (types.Image, err
 	return slices.MaxFunc(images, func(a, b types.Image) int {
 		return strings.Compare(aws.ToString(a.CreationDate), aws.ToString(b.CreationDate))
 	}), nil
+}
+
+// fits tells whether an image is what the settings ask for, its line aside.
+func (d *Datasource) fits(i types.Image) bool {
+	tags := ami.Tags(i.Tags)
+	for name, value := range d.config.Tags {
+		if got, found := tags[name]; !found || got != value {
+			return false
+		}
+	}
+	return i.State == types.ImageStateAvailable && tags[ami.TagVerified] == ami.Verified
 }
