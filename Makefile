@@ -14,7 +14,7 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE
 
 DESTDIR ?=
 
-.PHONY: help build install tools setup test faults fuzz lint drain-e2e demo demo-aws bench clean packer-tools
+.PHONY: help build install tools setup test faults fuzz lint drain-e2e demo demo-aws bench clean packer-tools plugin plugin-release plugin-check
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +48,19 @@ $(BIN)/packer: PACKAGE = github.com/hashicorp/packer
 $(BIN)/packer-plugin-amazon: PACKAGE = github.com/hashicorp/packer-plugin-amazon
 $(BIN)/packer-plugin-qemu: PACKAGE = github.com/hashicorp/packer-plugin-qemu
 $(BIN)/packer-sdc: PACKAGE = github.com/hashicorp/packer-plugin-sdk/cmd/packer-sdc
+
+plugin: ## the Packer plugin, a development version: .build/bin/packer-plugin-flowagent
+	CGO_ENABLED=0 go -C packer/plugin build -trimpath -ldflags '-s -w' -o $(BIN)/packer-plugin-flowagent .
+
+# The version is git's newest tag, or PLUGIN_VERSION=v1.2.3.
+PLUGIN_VERSION ?= $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null)
+
+plugin-release: ## the plugin's archives and their sums, as packer init wants them, for PLUGIN_VERSION: .build/plugin-release
+	go -C packer/plugin run ./release -version='$(PLUGIN_VERSION)' -dir=$(CURDIR)/.build/plugin-release
+
+plugin-check: plugin $(BIN)/packer-sdc ## what is generated is what is committed, and Packer finds the plugin well made
+	packer/plugin/generate.sh --check
+	cd $(BIN) && ./packer-sdc plugin-check packer-plugin-flowagent
 
 setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
 	scripts/setup.sh lab postgres redis machine nodefiles compiler lint

@@ -173,7 +173,7 @@ func TestLeavesNothingRunningWhenItEndsInTheMiddle(t *testing.T) {
 		end  func(g *target, build *exec.Cmd) error
 		want string
 	}{
-		"Ctrl-C":       {func(_ *target, build *exec.Cmd) error { return syscall.Kill(-build.Process.Pid, syscall.SIGINT) }, "the build was cancelled"},
+		"Ctrl-C":       {func(_ *target, build *exec.Cmd) error { return syscall.Kill(-build.Process.Pid, syscall.SIGINT) }, "Cleanly cancelled builds after being interrupted"},
 		"SSH is cut":   {func(g *target, _ *exec.Cmd) error { g.cut(); return nil }, "the connection to the target was cut"},
 		"killed":       {func(_ *target, build *exec.Cmd) error { return syscall.Kill(-build.Process.Pid, syscall.SIGKILL) }, ""},
 		"a time limit": {func(*target, *exec.Cmd) error { return nil }, "not done after 5s"},

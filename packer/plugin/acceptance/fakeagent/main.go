@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 const home = "/var/lib/fakeagent"
@@ -48,7 +49,7 @@ func run(arguments []string) error {
 	case err != nil:
 	case string(order) == "hang":
 		fmt.Println(name, "hangs")
-		select {}
+		time.Sleep(24 * time.Hour) // to be killed; Go ends a program in which nothing waits for time
 	default:
 		if order[0] == '{' {
 			fmt.Printf("%s\n", order)

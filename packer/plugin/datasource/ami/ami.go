@@ -1,4 +1,4 @@
-//go:generate packer-sdc mapstructure-to-hcl2 -type Config,DatasourceOutput
+//go:generate ../../generate.sh
 
 // Package ami is the data source that finds the newest published image.
 //

@@ -1,4 +1,4 @@
-//go:generate packer-sdc mapstructure-to-hcl2 -type Config,Keep
+//go:generate ../../generate.sh
 
 package publish
 
