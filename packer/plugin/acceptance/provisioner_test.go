@@ -66,7 +66,7 @@ func TestRefusesBeforeAMachineStarts(t *testing.T) {
 	}{
 		"a configuration that isn't one": {settings{"config": write("c1.yaml", strings.Replace(configuration, "project:", "projekt:", 1))}, "c1.yaml:5:3: workload.projekt: unknown field (did you mean `project`?)"},
 		"a Compose file that is missing": {settings{"files": "{}"}, "names /etc/flowagent/compose.yaml, which would not be on the target: add it to files"},
-		"a Compose file that isn't one":  {settings{"files": fmt.Sprintf(`{"/etc/flowagent/compose.yaml" = %s}`, write("c.yaml", "services: {web: {imagee: app:1}}\n"))}, "additional properties 'imagee' not allowed"},
+		"a Compose file that isn't one":  {settings{"files": fmt.Sprintf(`{"/etc/flowagent/compose.yaml" = %s}`, write("c.yaml", "services: {web: {imagee: app:1}}\n"))}, "services.web.imagee false schema: Compose has no such field there; correct its name"},
 		"a tag where digests are pinned": {settings{"config": write("c2.yaml", configuration+"  pull: {pin: digest}\n")}, "app:1"},
 		"a binary that is none":          {settings{"binary": write("binary", "#!/bin/sh\n")}, "is no Linux program"},
 		"another binary than was meant":  {settings{"binary_checksum": quote(strings.Repeat("0", 64))}, "binary_checksum says 000"},

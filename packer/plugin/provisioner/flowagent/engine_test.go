@@ -1,0 +1,129 @@
+package flowagent
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/google/go-cmp/cmp"
+)
+
+// makeKeyring makes an armored keyring of fresh keys, and returns the fingerprint of the first.
+func makeKeyring(t *testing.T, keys int) (armored, fingerprint string) {
+	t.Helper()
+	var out bytes.Buffer
+	writer, err := armor.Encode(&out, openpgp.PublicKeyType, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range keys {
+		entity, err := openpgp.NewEntity(fmt.Sprintf("key %d", i), "", "key@example.com", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			fingerprint = strings.ToUpper(hex.EncodeToString(entity.PrimaryKey.Fingerprint))
+		}
+		if err := entity.Serialize(writer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := writer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), fingerprint
+}
+
+func TestOnlyTheRightKeySignsTheRepository(t *testing.T) {
+	right, fingerprint := makeKeyring(t, 1)
+	if err := checkKey(right, fingerprint); err != nil {
+		t.Errorf("the right key: %v", err)
+	}
+	other, _ := makeKeyring(t, 1)
+	// apt would trust the second key as much as the first.
+	two, first := makeKeyring(t, 2)
+	for want, c := range map[string]struct{ key, fingerprint string }{
+		"and not " + fingerprint:       {other, fingerprint},
+		"2 keys where one is expected": {two, first},
+		"is no OpenPGP key":            {"<html>Sign in to the hotel's network</html>", fingerprint},
+	} {
+		if err := checkKey(c.key, c.fingerprint); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// The script's function runs in the shell that runs it on a target, with apt-cache's answer as Debian 13 gives it.
+func TestAVersionIsPinnedAsItIsOffered(t *testing.T) {
+	bin := t.TempDir()
+	answer := `#!/bin/sh
+cat <<'END'
+ docker-ce | 5:29.0.1-1~debian.13~trixie | https://download.docker.com/linux/debian trixie/stable amd64 Packages
+ docker-ce | 5:28.5.2-1~debian.13~trixie | https://download.docker.com/linux/debian trixie/stable amd64 Packages
+ docker.io | 26.1.5+dfsg1-9+b9 | http://deb.debian.org/debian trixie/main amd64 Packages
+END
+`
+	if err := os.WriteFile(filepath.Join(bin, "apt-cache"), []byte(answer), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pinned := func(version string) (string, error) {
+		cmd := exec.Command("/bin/sh", "-c", "set -eu\n"+pinFunctions+`pinned docker-ce "$1"`, "sh", version)
+		cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH")}
+		out, err := cmd.CombinedOutput()
+		return strings.TrimSpace(string(out)), err
+	}
+	for version, want := range map[string]string{
+		"":                            "docker-ce",
+		"29.0.1":                      "docker-ce=5:29.0.1-1~debian.13~trixie",
+		"28.5.2":                      "docker-ce=5:28.5.2-1~debian.13~trixie",
+		"5:28.5.2-1~debian.13~trixie": "docker-ce=5:28.5.2-1~debian.13~trixie",
+		"26.1.5":                      "docker-ce=26.1.5+dfsg1-9+b9",
+	} {
+		if got, err := pinned(version); err != nil || got != want {
+			t.Errorf("version %q: got %q and %v, want %q", version, got, err, want)
+		}
+	}
+	for _, version := range []string{"29.0", "29.0.1-1", "9.0.1", "*"} {
+		if got, err := pinned(version); err == nil || !strings.Contains(got, "has no version "+version+" here; offered are: 5:29.0.1-1~debian.13~trixie") {
+			t.Errorf("version %q: got %q and %v, want what is offered", version, got, err)
+		}
+	}
+}
+
+func TestPackagesAreWhatTheDistributionCallsThem(t *testing.T) {
+	all := []string{"chronyd", "unattended-upgrade", "nft"}
+	for name, c := range map[string]struct {
+		facts facts
+		from  string
+		want  []string
+	}{
+		"Debian":            {facts{distribution: "debian", programs: all}, engineDistribution, []string{"docker.io", "docker-cli", "docker-compose"}},
+		"Ubuntu":            {facts{distribution: "ubuntu", programs: all}, engineDistribution, []string{"docker.io", "docker-compose-v2"}},
+		"Docker's":          {facts{distribution: "debian", programs: all}, engineDocker, []string{"docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin"}},
+		"the plugin alone":  {facts{distribution: "debian", engine: "26", programs: all}, engineDistribution, []string{"docker-compose"}},
+		"what profiles use": {facts{distribution: "debian", engine: "26", compose: "2"}, engineDistribution, []string{"chrony", "unattended-upgrades", "nftables"}},
+		"nothing":           {facts{distribution: "debian", engine: "26", compose: "2", programs: all}, engineDistribution, nil},
+	} {
+		b := &bake{facts: &c.facts, config: &Config{Engine: c.from, Profiles: []string{"base", "hardening"}}}
+		if got, _ := b.wanted(); !cmp.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestUpstreamVersions(t *testing.T) {
+	for version, want := range map[string]string{
+		"5:29.0.1-1~debian.13~trixie": "29.0.1", "26.1.5+dfsg1-9+b9": "26.1.5", "26.1.5+dfsg1": "26.1.5", "2.40.3": "2.40.3", "27.5.1-0ubuntu3~24.04.2": "27.5.1",
+	} {
+		if got := upstream(version); got != want {
+			t.Errorf("%s: got %s, want %s", version, got, want)
+		}
+	}
+}
