@@ -45,7 +45,7 @@ func (p *PostProcessor) runBootCheck(ctx context.Context, ui packersdk.Ui, i ima
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = bootCheckGrace
-	said := lines.New(ui.Message)
+	said := lines.New(ui.Say)
 	cmd.Stdout, cmd.Stderr = said, said
 	err := cmd.Run()
 	said.Flush()

@@ -184,13 +184,13 @@ func (p *PostProcessor) deregister(ctx context.Context, ui packersdk.Ui, regions
 		for _, o := range r.older {
 			what := fmt.Sprintf("%s in %s (%s, of %s)", aws.ToString(o.ImageId), r.region, aws.ToString(o.Name), o.created.Format(time.DateOnly))
 			if p.config.Keep.DryRun {
-				ui.Message("would deregister " + what)
+				ui.Say("would deregister " + what)
 				continue
 			}
 			if _, err := r.ec2.DeregisterImage(ctx, &ec2.DeregisterImageInput{ImageId: o.ImageId}); err != nil {
 				return fmt.Errorf("deregister %s: %w", what, err)
 			}
-			ui.Message("deregistered " + what)
+			ui.Say("deregistered " + what)
 			for _, id := range snapshots(o.Image) {
 				if _, err := r.ec2.DeleteSnapshot(ctx, &ec2.DeleteSnapshotInput{SnapshotId: &id}); err != nil {
 					return fmt.Errorf("deregistered %s, but its snapshot %s is left: %w", what, id, err)

@@ -76,7 +76,7 @@ func (all parameters) write(ctx context.Context, ui packersdk.Ui) error {
 			err = fmt.Errorf("write the parameter %s in %s: %w", p.name, p.region.region, err)
 			return errors.Join(err, all[:i+1].restore(context.WithoutCancel(ctx)))
 		}
-		ui.Message(fmt.Sprintf("%s in %s is %s (before: %s)", p.name, p.region.region, p.id, orNone(p.before)))
+		ui.Say(fmt.Sprintf("%s in %s is %s (before: %s)", p.name, p.region.region, p.id, orNone(p.before)))
 	}
 	return nil
 }

@@ -52,8 +52,7 @@ func (b *bake) all(ctx context.Context) error {
 		{"Installing flowagent", b.install},
 		{"Putting images in", b.putImages},
 		{"Writing the software bills of materials", b.writeSBOMs},
-		{"Sealing the image", b.seal},
-		{"Verifying the image", b.verify},
+		{"Sealing and verifying the image", b.sealAndVerify},
 	} {
 		b.ui.Say(part.what + "...")
 		if err := part.do(ctx); err != nil {
@@ -111,7 +110,7 @@ func (b *bake) upload(ctx context.Context) error {
 	b.staged = strings.TrimSpace(dir)
 	var sums strings.Builder
 	for i, f := range b.uploads() {
-		b.ui.Message(fmt.Sprintf("%s (%s)", f.remote, size(f.size)))
+		b.ui.Say(fmt.Sprintf("%s (%s)", f.remote, size(f.size)))
 		sum, err := b.remote.upload(ctx, f, b.stagedPath(i))
 		if err != nil {
 			return err
@@ -181,7 +180,7 @@ func (b *bake) place(ctx context.Context, name string, files []file, first int) 
 // putImages loads and pulls the images of the Compose files, with passwords on standard input where there are some.
 func (b *bake) putImages(ctx context.Context) error {
 	if b.config.SkipImages {
-		b.ui.Message("left out (skip_images): nodes pull them at their first boot")
+		b.ui.Say("left out (skip_images): nodes pull them at their first boot")
 		return nil
 	}
 	words := []string{remoteBinary, "image", "pull"}
@@ -216,7 +215,7 @@ func (b *bake) writeSBOMs(ctx context.Context) error {
 		return fmt.Errorf("write the SBOMs: flowagent does not say which files it wrote: is the binary of this plugin's version? It said: %.200s", answer)
 	}
 	for _, f := range written.Files {
-		b.ui.Message(f.Path)
+		b.ui.Say(f.Path)
 		if b.config.SBOMDirectory == "" {
 			continue
 		}
@@ -228,7 +227,7 @@ func (b *bake) writeSBOMs(ctx context.Context) error {
 		if err := writeLocal(local, content); err != nil {
 			return fmt.Errorf("sbom_directory: %w", err)
 		}
-		b.ui.Message("here as " + local)
+		b.ui.Say("here as " + local)
 	}
 	return nil
 }
@@ -240,33 +239,28 @@ func writeLocal(name, content string) error {
 	return os.WriteFile(name, []byte(content), 0o644)
 }
 
-// seal takes the machine's identity away. The connection lives on; a new one would not be let in.
-func (b *bake) seal(ctx context.Context) error {
+// sealAndVerify takes the machine's identity away and has what is left judged, last of all. The connection lives on; a new
+// one would not be let in. Both are one step: the seal also takes sudo from a user that only this machine has.
+func (b *bake) sealAndVerify(ctx context.Context) error {
 	if b.config.SkipSeal {
-		b.ui.Message("left out (skip_seal): this is no image to publish")
+		b.ui.Say("left out (skip_seal): this is no image to publish")
 		return nil
 	}
 	if err := b.removeStaged(ctx); err != nil {
 		return err
 	}
-	if err := b.command(ctx, "seal the image", b.config.StepTimeout, remoteBinary, "image", "seal", "--yes"); err != nil {
-		return err
-	}
-	b.sealed = true
-	return nil
-}
-
-// verify comes last: what it finds fails the build.
-func (b *bake) verify(ctx context.Context) error {
-	if b.config.SkipSeal {
-		b.ui.Message("left out (skip_seal)")
-		return nil
-	}
-	words := []string{remoteBinary, "image", "verify", "--output=json"}
+	verify := []string{remoteBinary, "image", "verify", "--output=json"}
 	for _, port := range b.config.AllowPorts {
-		words = append(words, "--allow-port="+port)
+		verify = append(verify, "--allow-port="+port)
 	}
-	answer, err := b.run(ctx, step{name: "verify the image", script: shellescape.QuoteCommand(words), limit: b.config.StepTimeout, quiet: true})
+	seal := []string{remoteBinary, "image", "seal", "--yes"}
+	b.sealed = true // from here on in part, whatever comes of it
+	answer, err := b.run(ctx, step{
+		name:   "seal and verify the image",
+		script: shellescape.QuoteCommand(seal) + " >&2\n" + shellescape.QuoteCommand(verify),
+		limit:  2 * b.config.StepTimeout,
+		quiet:  true,
+	})
 	var failed *stepError
 	if err != nil && !errors.As(err, &failed) {
 		return err
@@ -305,7 +299,7 @@ type report struct {
 func (r *report) show(ui packersdk.Ui) (bad []string) {
 	for _, c := range r.Checks {
 		line := fmt.Sprintf("%-6s %-20s %s", c.Status, c.Name, c.Reason)
-		ui.Message(line)
+		ui.Say(line)
 		if !strings.EqualFold(c.Status, "fail") {
 			continue
 		}
@@ -331,7 +325,8 @@ func (b *bake) removeStaged(ctx context.Context) error {
 // leaveLimit is short, for the connection may be what broke.
 const leaveLimit = 15 * time.Second
 
-// leave gives back what was held on a target that did not become an image.
+// leave gives back what was held on a target that did not become an image. A sealed one is left as it is, its timers
+// stopped: they would write to it.
 func (b *bake) leave(ctx context.Context) {
 	if b.sealed {
 		return

@@ -103,10 +103,10 @@ func (b *bake) wanted() (names []string, versions map[string]string) {
 // installPackages installs what the target lacks of an engine, a compose plugin and the programs of the profiles.
 func (b *bake) installPackages(ctx context.Context) error {
 	if b.facts.engine != "" {
-		b.ui.Message("Docker Engine " + b.facts.engine + " is there")
+		b.ui.Say("Docker Engine " + b.facts.engine + " is there")
 	}
 	if b.facts.compose != "" {
-		b.ui.Message("compose plugin " + b.facts.compose + " is there")
+		b.ui.Say("compose plugin " + b.facts.compose + " is there")
 	}
 	names, versions := b.wanted()
 	if len(names) == 0 {

@@ -97,7 +97,7 @@ func (r *remote) run(ctx context.Context, s step) (string, error) {
 
 	input, hold := io.Pipe()
 	defer hold.Close()
-	said := lines.New(r.ui.Message)
+	said := lines.New(r.ui.Say)
 	var answer bytes.Buffer
 	cmd := &packersdk.RemoteCmd{Command: shellescape.QuoteCommand(command), Stdin: input, Stdout: &answer, Stderr: said}
 	if !s.quiet {
