@@ -31,7 +31,7 @@ func TestBakesANodeInOrder(t *testing.T) {
 	if diff := cmp.Diff(want, g.calls()); diff != "" {
 		t.Errorf("the agent's commands on the target (-want +got):\n%s", diff)
 	}
-	for _, name := range []string{"sboms/flowagent.spdx.json", "sboms/flowagent.cdx.json", "verify.json"} {
+	for _, name := range []string{"sboms/flowagent-image.spdx.json", "sboms/flowagent-image.cdx.json", "verify.json"} {
 		if content, err := os.ReadFile(filepath.Join(dir, name)); err != nil || len(content) == 0 {
 			t.Errorf("%s on the builder: got %q and %v, want what the target wrote", name, content, err)
 		}

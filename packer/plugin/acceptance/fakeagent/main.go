@@ -109,7 +109,7 @@ func sboms(arguments []string) error {
 		return err
 	}
 	var files []string
-	for _, name := range []string{"flowagent.spdx.json", "flowagent.cdx.json"} {
+	for _, name := range []string{"flowagent-image.spdx.json", "flowagent-image.cdx.json"} {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(`{"of": "`+name+`"}`), 0o644); err != nil {
 			return err
