@@ -106,6 +106,7 @@ func planted(t testing.TB) map[string][]string {
 
 // harmless looks like a credential, and is none.
 var harmless = map[string]string{
+	"a program's many constants":     "ge%s=%d:%dsk_live_rk_live_avx512cdavx512bwavx512dqavx512vloverflowgo/types",
 	"a program's constant":           "-----BEGIN RSA PRIVATE KEY-----\x00-----END RSA PRIVATE KEY-----\x00",
 	"a description":                  "the file begins with -----BEGIN PRIVATE KEY----- and goes on with base64",
 	"a certificate":                  "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUJ0Zc2q8Q3v5b8m2mJ3p0c1pXk5AwCgYIKoZIzj0EAwIw\n",

@@ -72,8 +72,9 @@ var rules = sync.OnceValue(func() []rule {
 			pattern: regexp.MustCompile(`^dckr_[po]at_[A-Za-z0-9_-]{27}`),
 		},
 		{
-			name: "Stripe key", anchors: []string{"sk_live_", "rk_live_"},
-			pattern: regexp.MustCompile(`^[sr]k_live_[A-Za-z0-9]{20}`),
+			// A Go program that knows the two prefixes has its other words right behind them.
+			name: "Stripe key", anchors: []string{"sk_live_", "rk_live_"}, before: 1,
+			pattern: regexp.MustCompile(`^[^A-Za-z0-9_]?[sr]k_live_[A-Za-z0-9]{24,250}(?:[^A-Za-z0-9_]|$)`),
 		},
 		{
 			name: "Google API key", anchors: []string{"AIza"},
