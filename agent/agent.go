@@ -188,17 +188,17 @@ func (a *Agent) live(ctx context.Context, group *errgroup.Group, servers context
 	if err == nil {
 		err = a.serve(ctx, group, servers)
 	}
-	a.mu.Lock()
-	departure := a.departure
-	a.mu.Unlock()
-	if departure != nil && ctx.Err() == nil && a.parts().runner != nil { // else there is nothing yet that could be stopped
-		return a.leaveInstead(ctx, *departure)
-	}
-	switch stopped := ctx.Err() != nil; {
-	case !stopped:
+	failed := err != nil && ctx.Err() == nil && a.departing() == nil
+	if failed {
 		a.writeRecord(ctx, err)
 		a.tellBootFailed(err)
 		a.launchFailed(ctx, err)
+	}
+	if departure := a.departing(); departure != nil && ctx.Err() == nil && a.parts().runner != nil { // else there is nothing yet that could be stopped
+		return a.leaveInstead(ctx, *departure)
+	}
+	switch {
+	case failed, ctx.Err() == nil:
 		return err
 	case a.anew.Load():
 		return nil

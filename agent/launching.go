@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
 	"github.com/flowviz/flowagent/agent/drain/hook"
+	"github.com/flowviz/flowagent/agent/drain/notice"
 	"github.com/flowviz/flowagent/agent/health"
 	"github.com/flowviz/flowagent/agent/launch"
 	"github.com/flowviz/flowagent/agent/node"
@@ -49,6 +50,7 @@ type launchNote struct {
 	Place    string    `json:"place"` // where the instance was launched to, as a target lifecycle state
 	Began    time.Time `json:"began"`
 	Failed   string    `json:"failed,omitempty"` // why the last try to boot failed
+	GiveUp   time.Time `json:"giveUp,omitzero"`  // when a launch that failed is abandoned; zero for one that hasn't
 	Answered bool      `json:"answered,omitempty"`
 }
 
@@ -56,6 +58,9 @@ func (a *Agent) launchPath() string { return filepath.Join(a.opts.RunDir, "launc
 
 // readLaunch is the note of a launch to place; a new one where there is none.
 func (a *Agent) readLaunch(ctx context.Context, place string) launchNote {
+	if place == "" { // a group that is slow to tell
+		place = notice.InService
+	}
 	var note launchNote
 	content, err := os.ReadFile(a.launchPath())
 	if err == nil {
@@ -124,7 +129,10 @@ func (a *Agent) launchFailed(ctx context.Context, err error) {
 	case forGood:
 		a.endpoint.Set(health.Failing, "boot failed: "+err.Error())
 		l.fails <- err
-		<-l.done
+		select {
+		case <-l.done:
+		case <-a.parting.Leaving().Done(): // whoever has it leave doesn't wait for that
+		}
 	case !l.over():
 		note := a.readLaunch(ctx, a.place.State())
 		note.Failed = err.Error()
@@ -200,7 +208,7 @@ func (a *Agent) seeLaunch(ctx context.Context, l *launching, place string) {
 		return
 	}
 	if err != nil {
-		if result, done = a.damp(ctx, l, failures, err); done {
+		if result, done = a.damp(ctx, l, &note, failures, err); done {
 			return
 		}
 	}
@@ -223,19 +231,24 @@ func (a *Agent) seeLaunch(ctx context.Context, l *launching, place string) {
 }
 
 // damp counts a failed launch and waits before it is given up, the longer the more failed before it. A node that turns ready
-// in that time is let in after all. over says that the agent stops instead.
-func (a *Agent) damp(ctx context.Context, l *launching, failures *launch.Failures, failed error) (result hook.Result, over bool) {
-	count, err := failures.Add(ctx, failed.Error())
-	if err != nil {
-		a.log.WarnContext(ctx, "failed launches of the group can't be counted: instances may be replaced without end", "error", err)
-	}
-	wait := launch.Damping(count)
-	log := a.log.With("reason", failed.Error(), "failures", count, "wait", wait)
-	if wait > 0 {
-		log.WarnContext(ctx, "launch failed, as others of the group before: the instance is given up later")
+// in that time is let in after all. over says that the agent stops instead; the next one counts the failure no second time.
+func (a *Agent) damp(ctx context.Context, l *launching, note *launchNote, failures *launch.Failures, failed error) (result hook.Result, over bool) {
+	log := a.log.With("reason", failed.Error())
+	if note.GiveUp.IsZero() {
+		count, err := failures.Add(ctx, failed.Error())
+		if err != nil {
+			a.log.WarnContext(ctx, "failed launches of the group can't be counted: instances may be replaced without end", "error", err)
+		}
+		wait := launch.Damping(count)
+		note.GiveUp = time.Now().Add(wait)
+		a.writeLaunch(ctx, *note)
+		log = log.With("failures", count)
+		if wait > 0 {
+			log.WarnContext(ctx, "launch failed, as others of the group before: the instance is given up later", "wait", wait)
+		}
 	}
 	select {
-	case <-time.After(wait):
+	case <-time.After(time.Until(note.GiveUp)):
 		log.ErrorContext(ctx, "launch given up: the instance is to be replaced")
 		return hook.Abandon, false
 	case <-l.is:

@@ -25,14 +25,21 @@ func TestANodeThatTurnsReadyAfterAllIsLetIn(t *testing.T) {
 	failures := launch.NewFailures(ssm.New(ssm.Options{
 		Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("testing", "testing", ""),
 	}), "flowviz", "i-1")
-	a := &Agent{log: slog.New(slog.DiscardHandler)}
+	a := &Agent{log: slog.New(slog.DiscardHandler), opts: Options{RunDir: t.TempDir()}}
 	l := newLaunching()
 	// The first failure waits for nothing, and so is given up; the second would for a minute.
-	if result, over := a.damp(t.Context(), newLaunching(), failures, errors.New("no such image")); result != hook.Abandon || over {
+	if result, over := a.damp(t.Context(), newLaunching(), &launchNote{}, failures, errors.New("no such image")); result != hook.Abandon || over {
 		t.Fatalf("the first: got %q and over %t, want ABANDON", result, over)
 	}
 	l.ready()
-	if result, over := a.damp(t.Context(), l, failures, errors.New("not ready in time")); result != hook.Continue || over {
+	note := launchNote{Place: "InService"}
+	if result, over := a.damp(t.Context(), l, &note, failures, errors.New("not ready in time")); result != hook.Continue || over {
 		t.Errorf("the second, which turned ready: got %q and over %t, want CONTINUE", result, over)
+	}
+	// An agent that is started again in the meantime finds what was noted, and counts nothing.
+	note = a.readLaunch(t.Context(), "")
+	before := fake.Calls("PutParameter")
+	if _, over := a.damp(t.Context(), l, &note, failures, errors.New("not ready in time")); over || fake.Calls("PutParameter") != before {
+		t.Errorf("once more: got over %t and %d further counts, want none", over, fake.Calls("PutParameter")-before)
 	}
 }

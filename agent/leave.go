@@ -232,6 +232,13 @@ func (a *Agent) giveUpBoot(request drain.Request) bool {
 	return booting
 }
 
+// departing is why the boot is given up; nil for no reason.
+func (a *Agent) departing() *drain.Request {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.departure
+}
+
 // leaveInstead is the life of a node that drains before its boot was over: what runs since before is stopped, and whoever
 // asks is told.
 func (a *Agent) leaveInstead(ctx context.Context, request drain.Request) error {

@@ -142,6 +142,22 @@ func TestAnEndlessReplacementIsDamped(t *testing.T) {
 	}
 }
 
+func TestAnInstanceThatIsTerminatedInsteadOfLaunchedWaitsForNothing(t *testing.T) {
+	t.Parallel()
+	n, group := newcomer(t, time.Minute)
+	n.failLaunches(9) // half an hour
+	n.dropIn("60-wrong.yaml", "drain: {order: [nobody]}\n")
+	a := n.start()
+	a.await("the wait", func(e event) bool {
+		return e.Msg == "launch failed, as others of the group before: the instance is given up later"
+	})
+	terminate(n, group)
+	awaitCompletion(t, group)
+	if code := a.wait(); code != 2 {
+		t.Errorf("got exit code %d, want 2 for what only the operator can mend", code)
+	}
+}
+
 func TestAnAgentThatIsKilledInALaunchGoesOnWithIt(t *testing.T) {
 	t.Parallel()
 	n, group := newcomer(t, time.Minute)
