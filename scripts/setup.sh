@@ -11,6 +11,7 @@
 #   scripts/setup.sh machine    systemd-nspawn, and the Debian system that the lab's machines boot
 #   scripts/setup.sh nodefiles  a machine's system with what reads the files of ansible-free: sshd, nft, chrony, cloud-init …
 #   scripts/setup.sh images     mmdebstrap and Debian's keys, to make a base image where no registry answers
+#   scripts/setup.sh image      what makes and boots disks of virtual machines: QEMU, GRUB, mmdebstrap, xorriso for seeds
 #   scripts/setup.sh demo       age, to encrypt secrets as an on-prem site does
 #   scripts/setup.sh bench      the AWS command line and curl, which the boot script of test/bench calls, and wrk
 #   scripts/setup.sh compiler   gcc, which Go's race detector needs
@@ -267,6 +268,17 @@ setup_bench() {
   fi
 }
 
+setup_image() {
+  need qemu-system-x86_64 qemu-system-x86
+  need qemu-img qemu-utils
+  need xorriso xorriso
+  need mmdebstrap "${mmdebstrap_packages[@]}"
+  need mke2fs e2fsprogs
+  need sfdisk fdisk
+  need grub-mkimage grub-common
+  [[ -e /usr/lib/grub/i386-pc/boot.img ]] || apt_install grub-pc-bin
+}
+
 setup_one() {
   case $1 in
   engine) setup_engine ;;
@@ -280,11 +292,13 @@ setup_one() {
   machine) setup_machine ;;
   nodefiles) setup_nodefiles ;;
   images) need mmdebstrap "${mmdebstrap_packages[@]}" ;;
+  image) setup_image ;;
   demo) need age age ;;
   bench) setup_bench ;;
   compiler) need gcc gcc libc6-dev ;;
   lint) need shellcheck shellcheck ;;
   *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, nodefiles, images, demo, bench, compiler or lint" ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, images, image, demo, bench, compiler or lint" ;;
   esac
 }
 
