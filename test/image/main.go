@@ -1,0 +1,97 @@
+// Command image proves that a golden image works, without any cloud: it makes a Debian disk, has Packer bake the WMS node into
+// it in a virtual machine, boots clones of the result, and looks at what they do.
+//
+//	image [-golden FILE] [-keep] -flowagent FILE -packer FILE -plugins DIRECTORY
+//
+// What enters are the project's tree, root, and programs: Packer with its plugins, QEMU, the agent. What leaves is a line for
+// each thing that was shown or failed, a timeline of the boot beside that of a boot script, and exit code 1 if anything
+// failed. Logs and consoles stay below .build/image/proof; disks stay there with -keep only. Every process that it starts ends
+// with it. It never asks a registry or a cloud for anything, only Debian's mirror.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/flowviz/flowagent/test/bench/command"
+)
+
+func main() { command.Main(run) }
+
+// options are the command line.
+type options struct {
+	flowagent string
+	packer    string
+	plugins   string
+	golden    string
+	keep      bool
+}
+
+func run(arguments []string) error {
+	var o options
+	flags := flag.NewFlagSet("image", flag.ContinueOnError)
+	flags.StringVar(&o.flowagent, "flowagent", "", "the agent's binary")
+	flags.StringVar(&o.packer, "packer", "", "Packer's binary")
+	flags.StringVar(&o.plugins, "plugins", "", "directory in which Packer finds its plugins")
+	flags.StringVar(&o.golden, "golden", "", "a golden disk of an earlier run with -keep, to prove without baking")
+	flags.BoolVar(&o.keep, "keep", false, "leave the disks")
+	if err := command.Parse(flags, arguments); err != nil {
+		return err
+	}
+	if o.flowagent == "" || o.golden == "" && (o.packer == "" || o.plugins == "") {
+		return fmt.Errorf("-flowagent, -packer and -plugins name what to prove: %w", command.ErrUsage)
+	}
+	if unix.Geteuid() != 0 {
+		return errors.New("the base disk's files belong to root: run this as root, as make image-e2e does")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(root, "packer", "node.pkr.hcl")); err != nil {
+		return fmt.Errorf("start it in the project's root: %w", err)
+	}
+	p := &proof{options: o, root: root, work: filepath.Join(root, ".build", "image", "proof"), log: os.Stdout}
+	if err := p.begin(); err != nil {
+		return err
+	}
+	defer p.close()
+	p.all(ctx)
+	return p.verdict(context.Cause(ctx))
+}
+
+// all goes through the proof. What needs something that failed is left out; what doesn't goes on.
+func (p *proof) all(ctx context.Context) {
+	if !p.prepare(ctx) || !p.bake(ctx) {
+		return
+	}
+	a, b := &clone{name: "clone-a"}, &clone{name: "clone-b"}
+	defer a.close()
+	defer b.close()
+	golden, ok := p.boots(ctx, a)
+	if !ok {
+		return
+	}
+	p.serves(ctx, a)
+	p.survivesRestarts(ctx, a)
+	if p.drainsAndReturns(ctx, a) {
+		p.leavesNothing(ctx, a)
+	}
+	a.close() // the next machine gets the processors
+	if _, ok := p.boots(ctx, b); ok {
+		p.serves(ctx, b)
+		p.isAnother(ctx, a, b)
+	}
+	b.close()
+	p.race(ctx, golden)
+}
