@@ -14,6 +14,10 @@ packer {
       source  = "github.com/hashicorp/qemu"
       version = "1.0.9"
     }
+    flowagent = {
+      source  = "github.com/flowviz/flowagent"
+      version = ">= 0.0.0"
+    }
   }
 }
 
@@ -25,6 +29,28 @@ locals {
 build {
   name    = "node"
   sources = ["source.amazon-ebs.aws", "source.qemu.onprem"]
+
+  # Last of all, since it seals the machine: what comes after would be on every clone.
+  provisioner "flowagent" {
+    binary             = var.agent_binary
+    config             = var.node_config
+    drop_ins           = var.node_drop_ins
+    files              = var.node_files
+    image_archives     = var.image_archives
+    registry_passwords = var.registry_passwords
+
+    engine          = var.engine
+    engine_version  = var.engine_version
+    compose_version = var.compose_version
+    profiles        = var.profiles
+
+    sbom_directory = var.reports
+    verify_report  = "${var.reports}/verify.json"
+
+    override = {
+      aws = { profiles = concat(var.profiles, ["ec2"]) }
+    }
+  }
 
   # After the seal: the other shapes of the disk, and their checksums.
   post-processor "shell-local" {

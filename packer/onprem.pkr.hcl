@@ -39,7 +39,7 @@ source "qemu" "onprem" {
   cd_label = "cidata"
   cd_content = {
     meta-data = "instance-id: packer-${local.image}\nlocal-hostname: packer\n"
-    user-data = "#cloud-config\n${yamlencode({ ssh_authorized_keys = [trimspace(file("${var.builder_key}.pub"))] })}"
+    user-data = "#cloud-config\n${yamlencode({ ssh_authorized_keys = [trimspace(file(abspath("${var.builder_key}.pub")))] })}"
   }
 
   ssh_username           = local.onprem_user

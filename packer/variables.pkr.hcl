@@ -53,6 +53,118 @@ variable "git_revision" {
   }
 }
 
+# The node, which is the same in every image
+
+variable "agent_binary" {
+  type        = string
+  description = "Path of the flowagent binary for the architecture, such as `make build` makes."
+  default     = ".build/bin/flowagent"
+  validation {
+    condition     = fileexists(var.agent_binary)
+    error_message = "The agent_binary is not there: run make build, or name the path of a flowagent binary."
+  }
+}
+
+variable "node_config" {
+  type        = string
+  description = "Path of the node's configuration, which becomes /etc/flowagent/config.yaml. It is checked before a machine starts."
+  validation {
+    condition     = fileexists(var.node_config)
+    error_message = "The node_config is not there: write one with flowagent config init."
+  }
+}
+
+variable "node_drop_ins" {
+  type        = list(string)
+  description = "Paths of YAML files over that, which become /etc/flowagent/config.d/NAME."
+  default     = []
+  validation {
+    condition     = alltrue([for path in var.node_drop_ins : fileexists(path) && can(regex("\\.yaml$", path))])
+    error_message = "Each of node_drop_ins must be the path of a file that ends in .yaml."
+  }
+}
+
+variable "node_files" {
+  type        = map(string)
+  description = "Other files of the node: the absolute path there, and the path here. The configuration's Compose files belong to them; secrets don't."
+  default     = {}
+  validation {
+    condition     = alltrue([for there, here in var.node_files : startswith(there, "/") && fileexists(here)])
+    error_message = "Each of node_files must be an absolute path on the node = the path of a file that is there."
+  }
+}
+
+variable "image_archives" {
+  type        = list(string)
+  description = "Paths of archives of container images (docker save or OCI layout), for the directory that the configuration names as workload.pull.archives. Other images are pulled by their digests."
+  default     = []
+  validation {
+    condition     = alltrue([for path in var.image_archives : fileexists(path) && can(regex("\\.tar(\\.gz)?$", path))])
+    error_message = "Each of image_archives must be the path of a file that ends in .tar or .tar.gz."
+  }
+}
+
+variable "registry_passwords" {
+  type        = map(string)
+  description = "Passwords of registries for the build: the name of the secret in the configuration, and its value. Best from PKR_VAR_registry_passwords. ECR needs none, but the rights of instance_profile."
+  default     = {}
+  sensitive   = true
+  validation {
+    condition     = alltrue([for name, value in var.registry_passwords : length(name) > 0 && length(value) > 0])
+    error_message = "Each of registry_passwords must have a name and a value."
+  }
+}
+
+variable "profiles" {
+  type        = list(string)
+  description = "Settings for the node beside the agent's own: base (engine, journal, clock, updates), hardening (packet filter, SSH, kernel). AMIs get ec2 as well."
+  default     = ["base", "hardening"]
+  validation {
+    condition     = alltrue([for name in var.profiles : contains(["base", "hardening"], name)])
+    error_message = "The profiles must be base, hardening, or both."
+  }
+}
+
+variable "engine" {
+  type        = string
+  description = "Where Docker Engine and Compose come from: distribution, or docker for Docker's own repository, whose key is verified."
+  default     = "distribution"
+  validation {
+    condition     = contains(["distribution", "docker"], var.engine)
+    error_message = "The engine must be distribution or docker."
+  }
+}
+
+variable "engine_version" {
+  type        = string
+  description = "The version of the engine's package, such as 26.1.5. Empty: what the repository offers."
+  default     = ""
+  validation {
+    condition     = can(regex("^[0-9A-Za-z.+:~-]*$", var.engine_version))
+    error_message = "The engine_version must be a version as apt-cache madison prints it, or empty."
+  }
+}
+
+variable "compose_version" {
+  type        = string
+  description = "The version of the Compose plugin's package, likewise."
+  default     = ""
+  validation {
+    condition     = can(regex("^[0-9A-Za-z.+:~-]*$", var.compose_version))
+    error_message = "The compose_version must be a version as apt-cache madison prints it, or empty."
+  }
+}
+
+variable "reports" {
+  type        = string
+  description = "Directory for what is known of the image: the software bills of materials (SPDX, CycloneDX), and what its verification found."
+  default     = "reports"
+  validation {
+    condition     = length(var.reports) > 0
+    error_message = "The reports must be the path of a directory."
+  }
+}
+
 # AWS
 
 variable "region" {
@@ -207,7 +319,7 @@ variable "builder_key" {
   default     = "builder_key"
   validation {
     condition     = can(regex("^[^\\n]+$", var.builder_key))
-    error_message = "The builder_key must be the path of a private SSH key."
+    error_message = "The builder_key must be the path of a private SSH key, whose public one is beside it."
   }
 }
 
