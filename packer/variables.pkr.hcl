@@ -186,7 +186,7 @@ variable "copy_to" {
     error_message = "The keys of copy_to must be names of AWS regions, such as eu-west-1."
   }
   validation {
-    condition     = alltrue([for region, key in var.copy_to : can(regex("^(|alias/[A-Za-z0-9/_-]+|(mrk-)?[0-9a-f-]{32,36}|arn:aws[a-z-]*:kms:.+)$", key))])
+    condition     = alltrue([for region, key in var.copy_to : can(regex("^(|(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:)?alias/[A-Za-z0-9/_-]+|(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/)?(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}))$", key))])
     error_message = "The values of copy_to must be KMS keys: an id, an ARN, alias/NAME, or empty for the region's default key."
   }
 }
@@ -196,7 +196,7 @@ variable "kms_key_id" {
   description = "The KMS key (id, ARN or alias/NAME) that encrypts the AMI's snapshot in its own region. Empty: the account's default key, which can't be shared."
   default     = ""
   validation {
-    condition     = can(regex("^(|alias/[A-Za-z0-9/_-]+|(mrk-)?[0-9a-f-]{32,36}|arn:aws[a-z-]*:kms:.+)$", var.kms_key_id))
+    condition     = can(regex("^(|(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:)?alias/[A-Za-z0-9/_-]+|(arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/)?(mrk-[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}))$", var.kms_key_id))
     error_message = "The kms_key_id must be a key's id or ARN, alias/NAME, or empty for the account's default key."
   }
 }
