@@ -61,11 +61,13 @@ source "amazon-ebs" "aws" {
   subnet_id                   = var.subnet_id
   iam_instance_profile        = var.instance_profile
   associate_public_ip_address = var.ssh_interface == "public_ip" ? true : null
-  ssh_username                = local.aws_source.user
-  ssh_interface               = var.ssh_interface
-  ssh_timeout                 = "10m"
-  temporary_key_pair_type     = "ed25519"
-  ssh_clear_authorized_keys   = true
+  # Where it must be open at all, then not to the world.
+  temporary_security_group_source_public_ip = var.ssh_interface == "public_ip"
+  ssh_username                              = local.aws_source.user
+  ssh_interface                             = var.ssh_interface
+  ssh_timeout                               = "10m"
+  temporary_key_pair_type                   = "ed25519"
+  ssh_clear_authorized_keys                 = true
   metadata_options {
     http_endpoint               = "enabled"
     http_tokens                 = "required"

@@ -233,8 +233,8 @@ variable "subnet_id" {
 
 variable "ssh_interface" {
   type        = string
-  description = "How Packer reaches the instance: session_manager (no open port; wants instance_profile and the session-manager-plugin), private_ip or public_ip."
-  default     = "session_manager"
+  description = "How Packer reaches the instance: public_ip (its port 22 is open to this machine's public address only), private_ip from within the VPC, or session_manager (no open port; wants instance_profile, the session-manager-plugin here and the SSM agent there, which Debian's AMIs lack)."
+  default     = "public_ip"
   validation {
     condition     = contains(["session_manager", "private_ip", "public_ip"], var.ssh_interface)
     error_message = "The ssh_interface must be session_manager, private_ip or public_ip."

@@ -44,16 +44,21 @@ func (p *proof) bake(ctx context.Context) bool {
 		return true
 	}
 	output := filepath.Join(p.work, "golden")
-	return p.show(ctx, "Packer bakes the WMS node", func(ctx context.Context) (string, error) {
+	return p.show(ctx, "the templates are valid, and refuse what is not", func(ctx context.Context) (string, error) {
+		out, err := p.run(ctx, "templates", nil, "test/image/templates.sh", p.bin)
+		return fmt.Sprintf("%d checks", strings.Count("\n"+out, "\nok ")), err
+	}) && p.show(ctx, "Packer bakes the WMS node", func(ctx context.Context) (string, error) {
 		variables, err := p.templateVariables(output)
 		if err != nil {
 			return "", err
 		}
-		arguments := []string{p.packer, "build", "-color=false", "-timestamp-ui", "-only=node.qemu.onprem"}
+		arguments := []string{filepath.Join(p.bin, "packer"), "build", "-color=false", "-timestamp-ui", "-only=node.qemu.onprem"}
 		for name, value := range variables {
 			arguments = append(arguments, "-var="+name+"="+value)
 		}
-		env := []string{"PACKER_PLUGIN_PATH=" + p.plugins, "CHECKPOINT_DISABLE=1", "PACKER_CONFIG_DIR=" + p.work}
+		// Where templates.sh installed the plugins.
+		installed := filepath.Join(p.root, ".build", "packer")
+		env := []string{"PACKER_PLUGIN_PATH=" + filepath.Join(installed, "plugins"), "PACKER_CONFIG_DIR=" + installed, "CHECKPOINT_DISABLE=1"}
 		if _, err := p.run(ctx, "packer", env, append(arguments, "packer")...); err != nil {
 			return "", err
 		}
@@ -102,9 +107,10 @@ func (p *proof) templateVariables(output string) (map[string]string, error) {
 		"disk_gib":           strconv.Itoa(diskGiB),
 		"output_directory":   output,
 		"serial_log":         filepath.Join(p.work, "packer-console.log"),
-		"agent_binary":       p.flowagent,
+		"agent_binary":       filepath.Join(p.bin, "flowagent"),
 		"node_config":        "test/image/node/config.yaml",
 		"node_files":         `{"/etc/flowagent/compose.yaml" = "examples/wms/compose.yaml"}`,
+		"reports":            filepath.Join(p.work, "reports"),
 		"image_archives":     `["` + p.images + `"]`,
 	}, nil
 }

@@ -1,12 +1,12 @@
 // Command image proves that a golden image works, without any cloud: it makes a Debian disk, has Packer bake the WMS node into
 // it in a virtual machine, boots clones of the result, and looks at what they do.
 //
-//	image [-golden FILE] [-keep] -flowagent FILE -packer FILE -plugins DIRECTORY
+//	image [-golden FILE] [-keep] [-bin .build/bin]
 //
-// What enters are the project's tree, root, and programs: Packer with its plugins, QEMU, the agent. What leaves is a line for
-// each thing that was shown or failed, a timeline of the boot beside that of a boot script, and exit code 1 if anything
-// failed. Logs and consoles stay below .build/image/proof; disks stay there with -keep only. Every process that it starts ends
-// with it. It never asks a registry or a cloud for anything, only Debian's mirror.
+// What enters are the project's tree, root, QEMU, and the programs in .build/bin: Packer with its plugins, the agent. What
+// leaves is a line for each thing that was shown or failed, a timeline of the boot beside that of a boot script, and exit code
+// 1 if anything failed. Logs and consoles stay below .build/image/proof; disks stay there with -keep only. Every process that
+// it starts ends with it. It never asks a registry or a cloud for anything, only Debian's mirror.
 package main
 
 import (
@@ -23,30 +23,33 @@ import (
 	"github.com/flowviz/flowagent/test/bench/command"
 )
 
-func main() { command.Main(run) }
+func main() {
+	err := run(os.Args[1:])
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "image:", err)
+	if errors.Is(err, command.ErrUsage) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
 
 // options are the command line.
 type options struct {
-	flowagent string
-	packer    string
-	plugins   string
-	golden    string
-	keep      bool
+	bin    string
+	golden string
+	keep   bool
 }
 
 func run(arguments []string) error {
 	var o options
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
-	flags.StringVar(&o.flowagent, "flowagent", "", "the agent's binary")
-	flags.StringVar(&o.packer, "packer", "", "Packer's binary")
-	flags.StringVar(&o.plugins, "plugins", "", "directory in which Packer finds its plugins")
+	flags.StringVar(&o.bin, "bin", filepath.Join(".build", "bin"), "directory of flowagent, packer and its plugins")
 	flags.StringVar(&o.golden, "golden", "", "a golden disk of an earlier run with -keep, to prove without baking")
 	flags.BoolVar(&o.keep, "keep", false, "leave the disks")
 	if err := command.Parse(flags, arguments); err != nil {
 		return err
-	}
-	if o.flowagent == "" || o.golden == "" && (o.packer == "" || o.plugins == "") {
-		return fmt.Errorf("-flowagent, -packer and -plugins name what to prove: %w", command.ErrUsage)
 	}
 	if unix.Geteuid() != 0 {
 		return errors.New("the base disk's files belong to root: run this as root, as make image-e2e does")
@@ -55,6 +58,12 @@ func run(arguments []string) error {
 	defer stop()
 
 	root, err := os.Getwd()
+	if err == nil {
+		o.bin, err = filepath.Abs(o.bin)
+	}
+	if err == nil && o.golden != "" {
+		o.golden, err = filepath.Abs(o.golden)
+	}
 	if err != nil {
 		return err
 	}
