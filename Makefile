@@ -14,7 +14,7 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE
 
 DESTDIR ?=
 
-.PHONY: help build install tools packer-tools plugin plugin-release plugin-check setup test faults drain-e2e fuzz lint demo demo-aws bench clean
+.PHONY: help build install tools packer-tools plugin plugin-release plugin-check setup test faults drain-e2e fuzz lint demo demo-aws bench clean image-e2e
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -96,6 +96,11 @@ demo-aws: build tools ## the same node with stand-ins for Secrets Manager, ECR a
 bench: build tools ## boot time beside a boot script's, what /health costs beside net/http, what an idle agent needs
 	scripts/setup.sh lab bench postgres
 	test/bench/run.sh
+
+image-e2e: build packer-tools plugin ## bakes a golden image in a virtual machine and proves it on two clones; no cloud, 25 minutes
+	scripts/setup.sh image
+	go build -o $(BIN)/image-e2e ./test/image
+	$(AS_ROOT) $(BIN)/image-e2e
 
 clean: ## removes .build, the lab's images included
 	rm -rf .build 2>/dev/null || sudo rm -rf .build
