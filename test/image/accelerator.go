@@ -46,8 +46,7 @@ func (p *proof) findAccelerator(ctx context.Context) (accelerator, string) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		reason, _, _ := strings.Cut(err.Error(), "\n")
-		return tcg, fmt.Sprintf("emulation, as KVM doesn't work here (%s)", reason[max(0, len(reason)-100):])
+		return tcg, fmt.Sprintf("emulation, as KVM doesn't work here (%s)", lastLines(err.Error(), 1))
 	}
 	return kvm, "KVM"
 }

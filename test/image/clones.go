@@ -184,7 +184,7 @@ func (p *proof) survivesRestarts(ctx context.Context, c *clone) {
 func (p *proof) drainsAndReturns(ctx context.Context, c *clone) bool {
 	return p.show(ctx, c.name+" comes back ready from a reboot, as the same machine", func(ctx context.Context) (string, error) {
 		began := c.console.kernelBegan()
-		if _, err := c.sudo(ctx, "logger --tag proof before the reboot; systemctl reboot --no-block"); err != nil {
+		if _, err := c.sudo(ctx, soon+"systemctl reboot"); err != nil {
 			return "", err
 		}
 		limited, cancel := within(ctx, offLimit, "the way down of "+c.name)

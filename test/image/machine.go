@@ -143,11 +143,14 @@ func (m *machine) running() error {
 	}
 }
 
+// soon is before what ends the connection over which it is said: the answer comes first.
+const soon = "systemd-run --quiet --on-active=1 --timer-property=AccuracySec=100ms "
+
 // powerOff has the machine's system switch it off, and waits until it has.
 func (m *machine) powerOff(ctx context.Context) error {
 	ctx, cancel := within(ctx, offLimit, "switching off machine "+m.name)
 	defer cancel()
-	if _, err := m.sudo(ctx, "systemctl poweroff --no-block"); err != nil {
+	if _, err := m.sudo(ctx, soon+"systemctl poweroff"); err != nil {
 		return err
 	}
 	select {

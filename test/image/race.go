@@ -35,13 +35,13 @@ type mark struct {
 
 // goldenMarks prints a line for each mark of a golden boot: what, a tab, and microseconds since the kernel began.
 const goldenMarks = `
-when() { printf '%s\t%s\n' "$1" "$(systemctl show "$2" --property="$3" --value)"; }
-when 'systemd begins' -- UserspaceTimestampMonotonic
-when 'cloud-init has read the seed' cloud-init-network.service ActiveEnterTimestampMonotonic
-when 'the network is up' network-online.target ActiveEnterTimestampMonotonic
-when 'the engine runs' docker.service ActiveEnterTimestampMonotonic
-when 'flowagent is started' flowagent.service ExecMainStartTimestampMonotonic
-when 'the workload is up' flowagent.service ActiveEnterTimestampMonotonic
+when() { printf '%s\t%s\n' "$1" "$(systemctl show "${@:3}" --property="$2" --value)"; }
+when 'systemd begins' UserspaceTimestampMonotonic
+when 'cloud-init has read the seed' ActiveEnterTimestampMonotonic cloud-init-network.service
+when 'the network is up' ActiveEnterTimestampMonotonic network-online.target
+when 'the engine runs' ActiveEnterTimestampMonotonic docker.service
+when 'flowagent is started' ExecMainStartTimestampMonotonic flowagent.service
+when 'the workload is up' ActiveEnterTimestampMonotonic flowagent.service
 `
 
 // scriptMarks does the same for a boot by test/image/user-data.sh, which writes them itself.
