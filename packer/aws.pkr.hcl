@@ -29,14 +29,11 @@ locals {
   aws_architecture = { amd64 = "x86_64", arm64 = "arm64" }[var.architecture]
   instance_type    = var.instance_type != "" ? var.instance_type : { amd64 = "c7i.large", arm64 = "c7g.large" }[var.architecture]
 
-  # What a tag can say before the build has ended; the manifest says the rest.
+  # What the post-processor adds once the image is verified begins with flowagent: and says the rest.
   aws_tags = merge(var.tags, {
-    Name                     = local.image
-    "flowagent:distribution" = var.distribution
-    "flowagent:architecture" = var.architecture
-    "flowagent:revision"     = var.git_revision
-    "flowagent:source-ami"   = "{{ .SourceAMI }}"
-    "flowagent:source-name"  = "{{ .SourceAMIName }}"
+    Name         = local.image
+    distribution = var.distribution
+    architecture = var.architecture
   })
 }
 

@@ -52,6 +52,26 @@ build {
     }
   }
 
+  # Only now, and only if it was verified, does anybody find the AMI.
+  post-processor "flowagent-publish" {
+    only           = ["amazon-ebs.aws"]
+    image          = var.image_name
+    agent_version  = var.agent_version
+    verify_report  = "${var.reports}/verify.json"
+    sboms          = ["${var.reports}/flowagent.spdx.json", "${var.reports}/flowagent.cdx.json"]
+    manifest       = "${var.reports}/manifest.json"
+    git_revision   = var.git_revision
+    ssm_parameter  = var.ssm_parameter
+    variables_file = var.terraform_variables
+    tags           = var.tags
+    dynamic "keep" {
+      for_each = var.keep_images > 0 ? [var.keep_images] : []
+      content {
+        count = keep.value
+      }
+    }
+  }
+
   # After the seal: the other shapes of the disk, and their checksums.
   post-processor "shell-local" {
     only   = ["qemu.onprem"]

@@ -291,6 +291,46 @@ variable "tags" {
   }
 }
 
+variable "agent_version" {
+  type        = string
+  description = "The version of agent_binary as flowagent version prints it, for the AMI's tags and manifest. Only an AMI needs it."
+  default     = ""
+  validation {
+    condition     = can(regex("^[A-Za-z0-9._+-]{0,100}$", var.agent_version))
+    error_message = "The agent_version must be a version such as v1.2.3."
+  }
+}
+
+variable "ssm_parameter" {
+  type        = string
+  description = "The Systems Manager parameter that is to hold the AMI's id in each region, such as /flowviz/production/ami; written last. Empty: none."
+  default     = ""
+  validation {
+    condition     = can(regex("^((/[A-Za-z0-9_.-]+)+)?$", var.ssm_parameter))
+    error_message = "The ssm_parameter must be a path such as /flowviz/production/ami, or empty."
+  }
+}
+
+variable "terraform_variables" {
+  type        = string
+  description = "File for Terraform with the AMI's id in each region, as the variable ami_ids. Empty: none."
+  default     = ""
+  validation {
+    condition     = can(regex("^(.+\\.auto\\.tfvars\\.json)?$", var.terraform_variables))
+    error_message = "The terraform_variables must be a path that ends in .auto.tfvars.json, by which Terraform reads it, or empty."
+  }
+}
+
+variable "keep_images" {
+  type        = number
+  description = "How many older AMIs of the same image_name stay, the newest ones. The others are deregistered, but those that an instance or a launch template uses, and those that protect covers. 0: all stay."
+  default     = 0
+  validation {
+    condition     = var.keep_images >= 0 && var.keep_images <= 1000 && floor(var.keep_images) == var.keep_images
+    error_message = "The number of keep_images must be a whole number from 0 to 1000."
+  }
+}
+
 # On-prem
 
 variable "base_disk" {

@@ -43,7 +43,7 @@ variables=(
   -var "base_disk=$work/base.qcow2"
   -var "base_disk_checksum=sha256:$(sha256sum "$work/base.qcow2" | cut -d ' ' -f 1)"
   -var "output_directory=$work/image"
-  -var instance_profile=image-builder
+  -var agent_version=v1.2.3
 )
 validate() { "$bin/packer" validate "${variables[@]}" "$@" packer; }
 
@@ -56,7 +56,12 @@ for distribution in debian-13 ubuntu-24.04 ubuntu-22.04; do
 done
 check 'an AMI with copies, own keys and a share' validate -only='node.amazon-ebs.aws' -var kms_key_id=alias/images \
   -var 'copy_to={"eu-west-1" = "alias/images", "us-east-1" = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"}' \
-  -var 'share_with_accounts=["210987654321"]' -var ssh_interface=private_ip -var subnet_id=subnet-0123456789abcdef0
+  -var 'share_with_accounts=["210987654321"]' \
+  -var ssh_interface=private_ip -var subnet_id=subnet-0123456789abcdef0
+check 'an AMI by Session Manager that is published' validate -only='node.amazon-ebs.aws' -var distribution=ubuntu-24.04 \
+  -var ssh_interface=session_manager -var instance_profile=image-builder -var ssm_parameter=/flowviz/production/ami \
+  -var terraform_variables=ami.auto.tfvars.json -var keep_images=3
+check 'a disk for a server room alone needs nothing of an AMI' validate -only='node.qemu.onprem' -var agent_version=
 
 # refuses WORD NAME=VALUE: the reason has the word.
 refuses() {
@@ -78,6 +83,9 @@ share_with_accounts share_with_accounts=["1234"]
 checksum base_disk_checksum=none
 base_disk base_disk=http://mirror.example/disk.qcow2
 accelerator accelerator=hax
+agent_version agent_version=
+ssm_parameter ssm_parameter=flowviz
+terraform_variables terraform_variables=ami.json
 deprecate_after_days deprecate_after_days=0
 volume_gib volume_gib=4
 node_config node_config=/nowhere.yaml
