@@ -9,19 +9,16 @@ locals {
     "debian-13" = {
       owner = "136693071363"
       name  = "debian-13-${var.architecture}-*"
-      user  = "admin"
       root  = "/dev/xvda"
     }
     "ubuntu-24.04" = {
       owner = "099720109477"
       name  = "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-${var.architecture}-server-*"
-      user  = "ubuntu"
       root  = "/dev/sda1"
     }
     "ubuntu-22.04" = {
       owner = "099720109477"
       name  = "ubuntu/images/hvm-ssd/ubuntu-jammy-22.04-${var.architecture}-server-*"
-      user  = "ubuntu"
       root  = "/dev/sda1"
     }
   }
@@ -60,11 +57,12 @@ source "amazon-ebs" "aws" {
   associate_public_ip_address = var.ssh_interface == "public_ip" ? true : null
   # Where it must be open at all, then not to the world.
   temporary_security_group_source_public_ip = var.ssh_interface == "public_ip"
-  ssh_username                              = local.aws_source.user
-  ssh_interface                             = var.ssh_interface
-  ssh_timeout                               = "10m"
-  temporary_key_pair_type                   = "ed25519"
-  ssh_clear_authorized_keys                 = true
+  # Root rather than the distribution's user, as onprem.pkr.hcl says why.
+  user_data               = "#cloud-config\n${yamlencode({ users = [], disable_root = false })}"
+  ssh_username            = "root"
+  ssh_interface           = var.ssh_interface
+  ssh_timeout             = "10m"
+  temporary_key_pair_type = "ed25519"
   metadata_options {
     http_endpoint               = "enabled"
     http_tokens                 = "required"

@@ -58,7 +58,7 @@ build {
     image          = var.image_name
     agent_version  = var.agent_version
     verify_report  = "${var.reports}/verify.json"
-    sboms          = ["${var.reports}/flowagent.spdx.json", "${var.reports}/flowagent.cdx.json"]
+    sboms          = ["${var.reports}/flowagent-image.spdx.json", "${var.reports}/flowagent-image.cdx.json"]
     manifest       = "${var.reports}/manifest.json"
     git_revision   = var.git_revision
     ssm_parameter  = var.ssm_parameter

@@ -3,10 +3,6 @@
 #
 #   packer init packer && packer build -only='node.qemu.onprem' -var-file=… packer
 
-locals {
-  onprem_user = { "debian-13" = "debian", "ubuntu-24.04" = "ubuntu", "ubuntu-22.04" = "ubuntu" }[var.distribution]
-}
-
 source "qemu" "onprem" {
   iso_url      = var.base_disk
   iso_checksum = var.base_disk_checksum
@@ -34,18 +30,22 @@ source "qemu" "onprem" {
     ["-netdev", "user,id=user.0,hostfwd=tcp:127.0.0.1:{{ .SSHHostPort }}-:22"],
   ]
 
-  # The seed of this machine only: whose key opens it while the image is made. The user is the distribution's own, whom cloud-init
-  # makes on every clone, so none is left over.
+  # The seed of this machine only: whose key opens it while the image is made. Root itself, and nobody else: the seal takes away
+  # every user's way to become root, and what comes after it, verification and power off, needs root still.
   cd_label = "cidata"
   cd_content = {
     meta-data = "instance-id: packer-${local.image}\nlocal-hostname: packer\n"
-    user-data = "#cloud-config\n${yamlencode({ ssh_authorized_keys = [trimspace(file(abspath("${var.builder_key}.pub")))] })}"
+    user-data = "#cloud-config\n${yamlencode({
+      users               = []
+      disable_root        = false
+      ssh_authorized_keys = [trimspace(file(abspath("${var.builder_key}.pub")))]
+    })}"
   }
 
-  ssh_username           = local.onprem_user
+  ssh_username           = "root"
   ssh_private_key_file   = var.builder_key
   ssh_timeout            = "15m" # without KVM, on a busy machine
   ssh_handshake_attempts = 100   # while the machine boots
-  shutdown_command       = "sudo systemctl poweroff"
+  shutdown_command       = "systemctl poweroff"
   shutdown_timeout       = "5m"
 }

@@ -64,7 +64,7 @@ func (p *proof) bake(ctx context.Context) bool {
 		}
 		disks, err := filepath.Glob(filepath.Join(output, "*.qcow2"))
 		if err != nil || len(disks) != 1 {
-			return "", fmt.Errorf("Packer made %d disks in %s, want one", len(disks), output)
+			return "", fmt.Errorf("there are %d disks in %s, want one", len(disks), output)
 		}
 		p.golden = disks[0]
 		return sizeOf(p.golden)
