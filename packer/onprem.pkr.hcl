@@ -46,6 +46,7 @@ source "qemu" "onprem" {
   ssh_private_key_file   = var.builder_key
   ssh_timeout            = "15m" # without KVM, on a busy machine
   ssh_handshake_attempts = 100   # while the machine boots
-  shutdown_command       = "systemctl poweroff"
-  shutdown_timeout       = "5m"
+  # Free blocks are given back first: no removed file is in the image, which is smaller for that.
+  shutdown_command = "fstrim / && systemctl poweroff"
+  shutdown_timeout = "5m"
 }
