@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 )
@@ -44,6 +45,8 @@ print(json.dumps(sorted(
     key=lambda c: c["Name"])))
 EOF`
 
+// containers are those that run. A one-shot that has ended, as a migration, is no part of what serves: compose runs it again with
+// every `up`.
 func (m *machine) containers(ctx context.Context) ([]container, error) {
 	out, err := m.sudo(ctx, askContainers)
 	if err != nil {
@@ -53,8 +56,9 @@ func (m *machine) containers(ctx context.Context) ([]container, error) {
 	if err := json.Unmarshal([]byte(out), &found); err != nil {
 		return nil, fmt.Errorf("the engine's containers: %w", err)
 	}
+	found = slices.DeleteFunc(found, func(c container) bool { return c.Pid == 0 })
 	if len(found) == 0 {
-		return nil, errors.New("the engine has no containers")
+		return nil, errors.New("the engine runs no container")
 	}
 	return found, nil
 }
@@ -154,7 +158,7 @@ func (p *proof) smoke(ctx context.Context, m *machine, log string) (string, erro
 
 // survivesRestarts restarts the agent as an upgrade does.
 func (p *proof) survivesRestarts(ctx context.Context, c *clone) {
-	p.show(ctx, "systemctl restart flowagent touches no container of "+c.name, func(ctx context.Context) (string, error) {
+	p.show(ctx, "systemctl restart flowagent touches no running container of "+c.name, func(ctx context.Context) (string, error) {
 		before, err := c.containers(ctx)
 		if err != nil {
 			return "", err
