@@ -14,7 +14,7 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE
 
 DESTDIR ?=
 
-.PHONY: help build install tools packer-tools plugin plugin-release plugin-check setup test faults drain-e2e fuzz lint demo demo-aws bench clean image-e2e
+.PHONY: help build install tools packer-tools plugin plugin-release plugin-check image-e2e setup test faults drain-e2e fuzz lint demo demo-aws bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16

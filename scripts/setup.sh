@@ -297,8 +297,7 @@ setup_one() {
   bench) setup_bench ;;
   compiler) need gcc gcc libc6-dev ;;
   lint) need shellcheck shellcheck ;;
-  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, nodefiles, images, demo, bench, compiler or lint" ;;
-  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, images, image, demo, bench, compiler or lint" ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, nodefiles, images, image, demo, bench, compiler or lint" ;;
   esac
 }
 
