@@ -271,6 +271,10 @@ const (
 	hooksWeight    = 1
 )
 
+// hooksLeast is for what says goodbye: a service that ignores its signal must not keep that from being tried, and killing it
+// may take the last of the budget. Programs that need longer depend on the budget.
+const hooksLeast = 2 * time.Second
+
 func (a *Agent) drainSteps(p parts, d *drain.Drain) []drain.Step {
 	cfg := p.config.Drain
 	var steps []drain.Step
@@ -286,7 +290,7 @@ func (a *Agent) drainSteps(p parts, d *drain.Drain) []drain.Step {
 		return a.stopServices(ctx, p)
 	}})
 	if len(cfg.Hooks) > 0 {
-		steps = append(steps, drain.Step{Name: "hooks", Weight: hooksWeight, Run: func(ctx context.Context) error {
+		steps = append(steps, drain.Step{Name: "hooks", Weight: hooksWeight, Least: hooksLeast, Run: func(ctx context.Context) error {
 			return a.runHooks(ctx, cfg.Hooks)
 		}})
 	}

@@ -37,6 +37,8 @@ type Step struct {
 	// Weight is the step's part of what is left of the budget, beside the weights of those after it. 0 is a step that takes
 	// no time to speak of: it may have all.
 	Weight int
+	// Least is what the step may take also where the steps before it have used the budget up; zero for nothing.
+	Least time.Duration
 	// Always says that the step has a context of its own, which the end of the budget doesn't cancel: the node must not be
 	// left with its secrets. Such a step bounds itself.
 	Always bool
@@ -216,7 +218,13 @@ func (d *Drain) step(parent, budget context.Context, step Step, rest []Step) err
 		if step.Always {
 			return step.Run(context.WithoutCancel(ctx))
 		}
-		ctx, cancel := context.WithDeadline(budget, time.Now().Add(share(time.Until(d.Deadline()), step, rest)))
+		left := share(time.Until(d.Deadline()), step, rest)
+		if left < step.Least {
+			ctx, cancel := context.WithTimeout(ctx, step.Least)
+			defer cancel()
+			return step.Run(ctx)
+		}
+		ctx, cancel := context.WithDeadline(budget, time.Now().Add(left))
 		defer cancel()
 		return step.Run(ctx)
 	})

@@ -171,6 +171,29 @@ func TestDrain_BeginsWithTheTimeThatASpotInstanceHasLeft(t *testing.T) {
 	})
 }
 
+func TestDrain_AStepThatNeedsLittleHasItAfterTheBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &account{began: time.Now()}
+		services := a.step("services", 4, time.Hour, nil)
+		run := services.Run
+		services.Run = func(ctx context.Context) error { // what it does when its time is up takes longer than what is left
+			_ = run(ctx)
+			time.Sleep(10 * time.Second)
+			return nil
+		}
+		hooks := a.step("hooks", 1, time.Hour, nil)
+		hooks.Least = 2 * time.Second
+		d := New(quiet(), Request{}, 10*time.Second)
+		if err := d.Run(t.Context(), []Step{services, hooks}); err == nil || !strings.Contains(err.Error(), "hooks: ") {
+			t.Errorf("got %v, want that the hooks were cut off", err)
+		}
+		want := []ran{{"services", 0, 8 * time.Second}, {"hooks", 18 * time.Second, 2 * time.Second}}
+		if !slices.Equal(a.steps, want) || time.Since(a.began) != 20*time.Second {
+			t.Errorf("got %+v after %s, want %+v after 20s", a.steps, time.Since(a.began), want)
+		}
+	})
+}
+
 func TestDrain_IsTakenBackBeforeWhatCantBeUndone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &account{began: time.Now()}
