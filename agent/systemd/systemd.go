@@ -79,8 +79,9 @@ func oneLine(text string) string {
 	return first
 }
 
-// askLimit is how long systemd may take to say what it is at: milliseconds, but for a machine that is going down.
-const askLimit = 2 * time.Second
+// askLimit is how long systemd may take to say what it is at: milliseconds, but for a slow machine that stops everything at
+// once. Without an answer a machine that goes down isn't drained, which is worse than an agent that stops late.
+const askLimit = 20 * time.Second
 
 // MachineStops tells whether systemd is shutting the machine down: to power off, reboot, halt or kexec. It is asked when
 // the service is told to stop, which a restart of the service does as well. A systemd that doesn't say is taken not to be
