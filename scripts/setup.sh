@@ -203,8 +203,6 @@ readonly machine_options=(
   --format=directory
   # They would run some day in the middle of a test and fail, for a machine has no network.
   --customize-hook='for unit in apt-daily.timer apt-daily-upgrade.timer; do ln -s /dev/null "$1/etc/systemd/system/$unit"; done'
-  # Of two machines with the same host keys neither is the right one: the tests that want a server make keys and start it.
-  --customize-hook='systemctl --root="$1" --quiet disable ssh.service; rm "$1"/etc/ssh/ssh_host_*'
   # As Docker's own packages have it: an engine needs no Kubernetes. And containerd's hundred lines a boot would hide what
   # else is in the journal.
   --customize-hook='printf "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[debug]\n  level = \"warn\"\n" >"$1/etc/containerd/config.toml"'
@@ -238,9 +236,12 @@ make_system() {
   exec {lock}>&-
 }
 
+# Of two machines with the same host keys neither is the right one: the tests that want a server make keys and start it.
 setup_machine() {
+  # shellcheck disable=SC2016 # the hook's own argument
   make_system machine 'the system of the machines from Debian packages (about a minute, 330 MB)' \
-    "${machine_options[@]}" --include="$machine_packages"
+    "${machine_options[@]}" --include="$machine_packages" \
+    --customize-hook='systemctl --root="$1" --quiet disable ssh.service; rm "$1"/etc/ssh/ssh_host_*'
 }
 
 # What reads the files of ansible-free on a node, in a system of its own: cloud-init, say, on a developer's machine would
