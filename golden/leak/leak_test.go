@@ -230,7 +230,7 @@ func TestLoginsAreKnownByTheirPath(t *testing.T) {
 		"root/.my.cnf":                       "[client]\npassword=p",
 		"root/.vault-token":                  "s.x",
 		"root/.kube/config":                  "users:\n- user:\n    token: x",
-		"home/deploy/.npmrc":                 "//registry.npmjs.org/:_authToken=x",
+		"home/deploy/.npmrc":                 "//npm.example.com/:_authToken=x",
 		"root/.pypirc":                       "[pypi]\npassword: x",
 		"root/.azure/accessTokens.json":      "[]",
 		"root/.config/gcloud/credentials.db": "x",
@@ -246,7 +246,7 @@ func TestLoginsAreKnownByTheirPath(t *testing.T) {
 	}
 	for path, content := range map[string]string{
 		"root/.docker/config.json":            `{"auths":{},"credsStore":"ecr-login"}`,
-		"home/deploy/.npmrc":                  "//registry.npmjs.org/:_authToken=${NPM_TOKEN}",
+		"home/deploy/.npmrc":                  "//npm.example.com/:_authToken=${NPM_TOKEN}",
 		"root/.aws/config":                    "[default]\nregion = eu-central-1",
 		"usr/share/doc/x/netrc":               "machine h password p",
 		"etc/flowagent/secrets.age":           "age-encryption.org/v1\n-> X25519 abc\n",

@@ -56,7 +56,7 @@ func used(t *testing.T) *disk.Disk {
 		"var/lib/dhcp/dhclient.eth0.leases":              "lease {}",
 		"var/cache/apt/archives/docker.io.deb":           "package",
 		"var/cache/apt/pkgcache.bin":                     "cache",
-		"var/lib/apt/lists/deb.debian.org_InRelease":     "list",
+		"var/lib/apt/lists/mirror.example.org_InRelease": "list",
 		"tmp/script_1.sh":                                "#!/bin/sh",
 		"tmp/systemd-private-1-chrony/tmp/cache":         "x",
 		"var/tmp/dir/file":                               "x",

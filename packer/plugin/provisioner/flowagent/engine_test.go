@@ -67,7 +67,7 @@ func TestAVersionIsPinnedAsItIsOffered(t *testing.T) {
 cat <<'END'
  docker-ce | 5:29.0.1-1~debian.13~trixie | https://download.docker.com/linux/debian trixie/stable amd64 Packages
  docker-ce | 5:28.5.2-1~debian.13~trixie | https://download.docker.com/linux/debian trixie/stable amd64 Packages
- docker.io | 26.1.5+dfsg1-9+b9 | http://deb.debian.org/debian trixie/main amd64 Packages
+ docker.io | 26.1.5+dfsg1-9+b9 | http://mirror.example.org/debian trixie/main amd64 Packages
 END
 `
 	if err := os.WriteFile(filepath.Join(bin, "apt-cache"), []byte(answer), 0o755); err != nil {
