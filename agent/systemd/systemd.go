@@ -79,8 +79,9 @@ func oneLine(text string) string {
 	return first
 }
 
-// askLimit is how long systemd may take to say what it is at: milliseconds, but for a slow machine that stops everything at
-// once. Without an answer a machine that goes down isn't drained, which is worse than an agent that stops late.
+// askLimit is how long systemd may take to say what it is at: milliseconds, but for a machine that is going down, whose systemd
+// stops a hundred units at once. An emulated machine with two busy processors needed more than two seconds; who gives up then
+// doesn't drain. It is a third of the unit's TimeoutStopSec, within which the drain has to ask for more.
 const askLimit = 20 * time.Second
 
 // MachineStops tells whether systemd is shutting the machine down: to power off, reboot, halt or kexec. It is asked when
