@@ -127,11 +127,12 @@ func (c *clone) explain(ctx context.Context) error {
 func (c *clone) checkUnits(ctx context.Context) (string, error) {
 	ctx, cancel := within(ctx, bootLimit, "the end of the boot of "+c.name)
 	defer cancel()
-	out, err := c.sudo(ctx, "systemctl is-system-running --wait || true; systemctl --failed --plain --no-legend; systemctl show flowagent.service --property=Type,ActiveState,NRestarts,StatusText,UnitFileState")
+	out, err := c.sudo(ctx, "systemctl is-system-running --wait || true; systemctl --failed --plain --no-legend; systemctl show flowagent.service --property=Type,ActiveState,NRestarts,StatusText,UnitFileState; echo socket $(systemctl is-enabled flowagent.socket)")
 	if err != nil {
 		return "", err
 	}
-	for _, want := range []string{"running", "Type=notify", "ActiveState=active", "NRestarts=0", "StatusText=ready", "UnitFileState=enabled"} {
+	// A first boot that takes the machine for a new one enables every unit that a preset doesn't forbid: the optional socket shows it.
+	for _, want := range []string{"running", "Type=notify", "ActiveState=active", "NRestarts=0", "StatusText=ready", "UnitFileState=enabled", "socket disabled"} {
 		if !strings.Contains("\n"+out+"\n", "\n"+want+"\n") {
 			return "", fmt.Errorf("systemd doesn't say %q, but:\n%s", want, out)
 		}
