@@ -84,12 +84,12 @@ func (p *proof) bake(ctx context.Context) bool {
 
 // templateVariables say what to bake, and make the key to log in with.
 func (p *proof) templateVariables(output string) (map[string]string, error) {
-	_, authorized, private, err := newLogin()
+	user, err := newLogin()
 	if err != nil {
 		return nil, err
 	}
 	key := filepath.Join(p.work, "builder_key")
-	if err := errors.Join(os.WriteFile(key, []byte(private), 0o600), os.WriteFile(key+".pub", []byte(authorized+"\n"), 0o644)); err != nil {
+	if err := errors.Join(os.WriteFile(key, []byte(user.private), 0o600), os.WriteFile(key+".pub", []byte(user.authorized+"\n"), 0o644)); err != nil {
 		return nil, err
 	}
 	sum, err := sha256Of(p.base)

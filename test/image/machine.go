@@ -46,7 +46,7 @@ type machine struct {
 	ended   chan struct{} // closed once QEMU has
 	err     error         // QEMU's, valid once ended is closed
 
-	user    ssh.Signer
+	user    login
 	hostKey ssh.PublicKey // the one that it showed first, which may not change
 	client  *ssh.Client
 }
@@ -59,9 +59,13 @@ type hardware struct {
 }
 
 // newMachine makes a machine's disk and seed. The machine must be closed.
-func (p *proof) newMachine(ctx context.Context, name string, user ssh.Signer, h hardware) (*machine, error) {
+func (p *proof) newMachine(ctx context.Context, name string, user login, h hardware) (*machine, error) {
 	m := &machine{name: name, dir: filepath.Join(p.work, name), ports: map[int]int{}, user: user}
 	if err := os.MkdirAll(m.dir, 0o755); err != nil {
+		return nil, err
+	}
+	// For a person who wants to look: ssh -i login -p PORT debian@127.0.0.1
+	if err := os.WriteFile(filepath.Join(m.dir, "login"), []byte(user.private), 0o600); err != nil {
 		return nil, err
 	}
 	m.disk = filepath.Join(m.dir, "disk.qcow2")
@@ -269,7 +273,7 @@ func (m *machine) connect(ctx context.Context) (*ssh.Client, error) {
 			return err
 		}
 		client, err := ssh.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", m.ports[sshPort]), &ssh.ClientConfig{
-			User: "debian", Auth: []ssh.AuthMethod{ssh.PublicKeys(m.user)}, Timeout: 2 * time.Minute,
+			User: "debian", Auth: []ssh.AuthMethod{ssh.PublicKeys(m.user.signer)}, Timeout: 2 * time.Minute,
 			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 				if m.hostKey == nil {
 					m.hostKey = key

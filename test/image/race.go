@@ -109,7 +109,7 @@ func printTimeline(w io.Writer, name string, t timeline) {
 // bootByScript boots a machine of the same kind whose user data installs the engine, fetches the same images and starts the same
 // project.
 func (p *proof) bootByScript(ctx context.Context) (timeline, error) {
-	signer, authorized, _, err := newLogin()
+	user, err := newLogin()
 	if err != nil {
 		return timeline{}, err
 	}
@@ -118,7 +118,7 @@ func (p *proof) bootByScript(ctx context.Context) (timeline, error) {
 		return timeline{}, err
 	}
 	defer stop()
-	seed := "#cloud-config\nssh_authorized_keys: ['" + authorized + "']\nwrite_files:\n"
+	seed := "#cloud-config\nssh_authorized_keys: ['" + user.authorized + "']\nwrite_files:\n"
 	for path, from := range map[string]string{
 		"/opt/wms/compose.yaml":            "examples/wms/compose.yaml",
 		"/opt/wms/compose.standalone.yaml": "examples/wms/compose.standalone.yaml",
@@ -135,7 +135,7 @@ func (p *proof) bootByScript(ctx context.Context) (timeline, error) {
 	}
 	seed += "runcmd:\n  - [bash, /opt/wms/user-data.sh, 'http://" + address + "/images.tar']\n"
 
-	m, err := p.newMachine(ctx, "script", signer, hardware{backing: p.base, files: map[string]string{
+	m, err := p.newMachine(ctx, "script", user, hardware{backing: p.base, files: map[string]string{
 		"meta-data": "instance-id: script\nlocal-hostname: script\n", "user-data": seed,
 	}})
 	if err != nil {

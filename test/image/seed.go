@@ -32,20 +32,27 @@ func (p *proof) seed(ctx context.Context, m *machine, files map[string]string) (
 	return path, err
 }
 
-// newLogin makes a key for SSH: what Go's client takes, the line for authorized_keys, and the private key as OpenSSH writes it.
-func newLogin() (signer ssh.Signer, authorized, private string, err error) {
+// login is a key for SSH.
+type login struct {
+	signer     ssh.Signer
+	authorized string // the line for authorized_keys
+	private    string // as OpenSSH writes it
+}
+
+func newLogin() (login, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		return nil, "", "", err
+		return login{}, err
 	}
-	if signer, err = ssh.NewSignerFromKey(key); err != nil {
-		return nil, "", "", err
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		return login{}, err
 	}
 	block, err := ssh.MarshalPrivateKey(key, "")
 	if err != nil {
-		return nil, "", "", err
+		return login{}, err
 	}
-	return signer, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), string(pem.EncodeToMemory(block)), nil
+	return login{signer, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), string(pem.EncodeToMemory(block))}, nil
 }
 
 // clone is a node on the golden disk, with what only it has.
@@ -61,7 +68,7 @@ type clone struct {
 // newClone makes a machine from the golden disk. Its passwords come encrypted with the seed; the key to them is a systemd
 // credential, which the firmware hands to the system and which is never on a disk.
 func (p *proof) newClone(ctx context.Context, c *clone) error {
-	signer, authorized, _, err := newLogin()
+	user, err := newLogin()
 	if err != nil {
 		return err
 	}
@@ -85,12 +92,12 @@ func (p *proof) newClone(ctx context.Context, c *clone) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	c.machine, err = p.newMachine(ctx, c.name, signer, hardware{
+	c.machine, err = p.newMachine(ctx, c.name, user, hardware{
 		backing: p.golden,
 		files: map[string]string{
 			"meta-data": "instance-id: " + c.name + "\nlocal-hostname: " + c.name + "\n",
 			"user-data": "#cloud-config\n" +
-				"ssh_authorized_keys: ['" + authorized + "']\n" +
+				"ssh_authorized_keys: ['" + user.authorized + "']\n" +
 				"write_files:\n" +
 				"  - {path: /etc/flowagent/secrets.age, permissions: '0600', encoding: b64, content: " + base64.StdEncoding.EncodeToString(encrypted.Bytes()) + "}\n" +
 				"  - {path: /var/lib/proof-marker, content: " + marker + "}\n",
