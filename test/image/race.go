@@ -122,6 +122,7 @@ func (p *proof) bootByScript(ctx context.Context) (timeline, error) {
 	for path, from := range map[string]string{
 		"/opt/wms/compose.yaml":            "examples/wms/compose.yaml",
 		"/opt/wms/compose.standalone.yaml": "examples/wms/compose.standalone.yaml",
+		"/opt/wms/calm.yaml":               "test/image/node/calm.yaml",
 		"/opt/wms/user-data.sh":            "test/image/user-data.sh",
 	} {
 		content, err := os.ReadFile(filepath.Join(p.root, from))

@@ -38,7 +38,7 @@ ssh-keygen -q -t ed25519 -N '' -f "$work/builder_key"
 variables=(
   -var "agent_binary=$bin/flowagent"
   -var node_config=test/image/node/config.yaml
-  -var 'node_files={"/etc/flowagent/compose.yaml" = "examples/wms/compose.yaml"}'
+  -var 'node_files={"/etc/flowagent/compose.yaml" = "examples/wms/compose.yaml", "/etc/flowagent/calm.yaml" = "test/image/node/calm.yaml"}'
   -var "builder_key=$work/builder_key"
   -var "base_disk=$work/base.qcow2"
   -var "base_disk_checksum=sha256:$(sha256sum "$work/base.qcow2" | cut -d ' ' -f 1)"

@@ -19,5 +19,5 @@ mark 'the engine is installed'
 curl -fsS "$images" | docker load -q
 mark 'the images are there'
 export WMS_SECRETS_DIR=/opt/wms/secrets
-docker compose -f compose.yaml -f compose.standalone.yaml --profile onprem up -d --quiet-pull
+docker compose -f compose.yaml -f calm.yaml -f compose.standalone.yaml --profile onprem up -d --quiet-pull
 mark 'the workload is started'
