@@ -158,7 +158,7 @@ func (b *bake) install(ctx context.Context) error {
 	// The engine's settings may be new. That it starts with them is seen here and not at the first boot.
 	_, err := b.run(ctx, step{name: "start Docker Engine and enable the node's units", limit: b.config.StepTimeout, script: `
 systemctl daemon-reload
-systemctl enable --quiet docker.service flowagent.socket flowagent.service
+systemctl enable --quiet docker.service flowagent.service
 systemctl restart docker.service || { journalctl --no-pager --quiet --lines=20 --unit=docker.service; exit 1; }`})
 	return err
 }
