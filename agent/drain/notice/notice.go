@@ -5,9 +5,9 @@
 // follows from one, and never takes silence for news: a path that isn't there says nothing at all.
 //
 // It is the one poller of four paths, and asks one question at a time over the Getter's one connection and cached token.
-// The target lifecycle state is asked for every 2 s, which is how late a node may learn of its termination, and scheduled
-// maintenance once in ten minutes: 0.5 requests a second, and one more every few minutes for a token. A spot instance is also
-// asked for its interruption once in 10 s and for a rebalance recommendation once in 30 s, which makes 0.63. Never do two
+// The target lifecycle state is asked for every 2.025 s, which is how late a node may learn of its termination, and scheduled
+// maintenance once in ten minutes: with a token every five minutes at most one request in 2 s. A spot instance is also asked
+// for its interruption once in 10 s and for a rebalance recommendation once in 30 s, which makes 0.63 a second. Never do two
 // questions come within a second while the service answers in time; EC2 allows 1024 packets a second, which DNS shares.
 //
 // Polls carry no jitter. Every instance has a metadata service of its own, so there is nobody to make room for, and a

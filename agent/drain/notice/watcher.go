@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// defaultInterval is how late a node may learn of its termination.
+	// defaultInterval is how late a node may learn of its termination, but for an eightieth more.
 	defaultInterval = 2 * time.Second
 	// memory bounds what is remembered to tell it only once. An instance lives to see a handful of announcements; a
 	// service that makes up a new one for each question must not fill the agent's memory.
@@ -28,8 +28,9 @@ type Getter interface {
 
 // Options are what a watcher may be told.
 type Options struct {
-	// Interval is the time from one look at the target lifecycle state to the next; 0 for 2 s. The spot path is asked for
-	// once in five of them, the others more seldom.
+	// Interval is the least time that one request costs on the average, where the instance is no spot instance; 0 for 2 s.
+	// A look at the target lifecycle state comes an eightieth later than that after the one before: this pays for the
+	// questions about maintenance and the session tokens. The spot path is asked for once in five looks.
 	Interval time.Duration
 	// Kept says that EC2 doesn't take the instance back, because it is no spot instance: what is announced to those alone
 	// isn't asked for.
@@ -41,11 +42,11 @@ type Options struct {
 
 // Watcher asks what EC2 announces to this instance.
 type Watcher struct {
-	getter   Getter
-	interval time.Duration
-	kept     bool
-	log      *slog.Logger
-	state    atomic.Value // string: the last known target lifecycle state
+	getter Getter
+	period time.Duration // from one look at the state to the next
+	kept   bool
+	log    *slog.Logger
+	state  atomic.Value // string: the last known target lifecycle state
 
 	// What follows belongs to Run.
 	told     recent // ids of what was emitted
@@ -66,27 +67,29 @@ var lifecycle = question{"autoscaling/target-lifecycle-state", readLifecycle}
 // turn is who is asked between two looks at the state.
 type turn struct {
 	question *question
-	every    int  // rounds of turns
+	first    int  // round of turns, counted from 0, in which it is asked first
+	every    int  // rounds until it is asked again
 	spot     bool // only where EC2 may take the instance back
 }
 
 // turns are gone through again and again. Five turns of 2 s make a round of 10 s, and a turn with nobody to ask doesn't wake
 // the agent. A spot interruption is announced two minutes ahead. A rebalance recommendation is advice, and maintenance is
-// announced days ahead.
+// announced days ahead; it waits a minute, because a node that boots has more urgent questions.
 var turns = [...]turn{
 	{question: &question{"spot/instance-action", readSpot}, every: 1, spot: true},
 	{},
 	{question: &question{"events/recommendations/rebalance", readRebalance}, every: 3, spot: true},
 	{},
-	{question: &question{"events/maintenance/scheduled", readMaintenance}, every: 60},
+	{question: &question{"events/maintenance/scheduled", readMaintenance}, first: 6, every: 60},
 }
 
 // New prepares a watcher; Run starts it.
 func New(getter Getter, o Options) *Watcher {
-	w := &Watcher{getter: getter, interval: o.Interval, kept: o.Kept, log: o.Log, failing: map[string]bool{}}
-	if w.interval <= 0 {
-		w.interval = defaultInterval
+	interval := o.Interval
+	if interval <= 0 {
+		interval = defaultInterval
 	}
+	w := &Watcher{getter: getter, period: interval + interval/80, kept: o.Kept, log: o.Log, failing: map[string]bool{}}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
@@ -104,25 +107,25 @@ func (w *Watcher) Run(ctx context.Context, emit func(Notice)) {
 	place, brief := 0, false // place counts the turns that were taken
 	for begin := time.Now(); ; {
 		// Whatever is asked now gives way to the next look at the state, so that nothing piles up behind a service that
-		// hangs. The state itself may take almost the whole interval: a slow answer is better than none. Where it came
+		// hangs. The state itself may take almost the whole period: a slow answer is better than none. Where it came
 		// to none, every other look leaves the second half to the other questions, which may do better.
-		limit := begin.Add(w.interval * 9 / 10)
+		limit := begin.Add(w.period * 9 / 10)
 		look := limit
 		if brief = w.failing[lifecycle.path] && !brief; brief {
-			look = begin.Add(w.interval * 2 / 5)
+			look = begin.Add(w.period * 2 / 5)
 		}
 		w.ask(ctx, lifecycle, look, emit)
 
 		// A question that would have no time for its answer keeps its turn.
 		next := w.next(place)
-		if next == nil || time.Until(limit) >= w.interval/5 {
+		if next == nil || time.Until(limit) >= w.period/5 {
 			place++
-			if next != nil && sleepUntil(ctx, begin.Add(w.interval/2)) {
+			if next != nil && sleepUntil(ctx, begin.Add(w.period/2)) {
 				w.ask(ctx, *next, limit, emit)
 			}
 		}
 
-		begin = begin.Add(w.interval)
+		begin = begin.Add(w.period)
 		if now := time.Now(); begin.Before(now) {
 			begin = now // what was missed, say by a machine that stood still, isn't made up for
 		}
@@ -135,7 +138,10 @@ func (w *Watcher) Run(ctx context.Context, emit func(Notice)) {
 // next is who is asked in a turn, counted from 0; nil for nobody. A question without an answer is asked again in each round.
 func (w *Watcher) next(place int) *question {
 	t, round := turns[place%len(turns)], place/len(turns)
-	if t.question == nil || t.spot && w.kept || round%t.every != 0 && !w.failing[t.question.path] {
+	if t.question == nil || t.spot && w.kept || round < t.first {
+		return nil
+	}
+	if (round-t.first)%t.every != 0 && !w.failing[t.question.path] {
 		return nil
 	}
 	return t.question

@@ -120,6 +120,12 @@ func (s *service) questions(path string) (found []asked) {
 	return found
 }
 
+// period is from one look at the state to the next, and round one turn for everybody.
+const (
+	period = defaultInterval + defaultInterval/80
+	round  = time.Duration(len(turns)) * period
+)
+
 var everyPath = []string{statePath, spotPath, rebalancePath, maintenancePath}
 
 // seen is what a watcher emitted and logged.
@@ -213,47 +219,66 @@ func wantIDs(t *testing.T, s *seen, want ...string) {
 	}
 }
 
-func TestWatcher_AsksTheStateEveryTwoSecondsAndTheOthersInBetween(t *testing.T) {
+func TestWatcher_AsksTheStateInEachPeriodAndTheOthersInBetween(t *testing.T) {
+	const rounds = 120 // two of the questions about maintenance
 	for _, c := range []struct {
 		kept   bool
-		others map[int]string // by second of a minute
-		count  int            // of questions in twenty minutes
+		others int // questions in those rounds, but for the state's
 	}{
-		{kept: true, others: map[int]string{}, count: 602},
-		{kept: false, others: map[int]string{1: spotPath, 5: rebalancePath, 11: spotPath, 21: spotPath, 31: spotPath, 35: rebalancePath, 41: spotPath, 51: spotPath}, count: 602 + 8*20},
+		{kept: true, others: 2},
+		{kept: false, others: rounds + rounds/3 + 2},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := newService()
 			watchOn(t, s, Options{Kept: c.kept})
-			pass(20*time.Minute - time.Millisecond)
+			pass(rounds*round - time.Millisecond)
 			var got, want []string
 			for _, a := range s.questions("") {
 				got = append(got, fmt.Sprint(a.at, " ", a.path))
 			}
-			for second := range 20 * 60 {
-				path := c.others[second%60]
-				switch {
-				case second%2 == 0:
-					path = statePath
-				case second%600 == 9:
-					path = maintenancePath
+			expect := func(at time.Duration, path string) { want = append(want, fmt.Sprint(at, " ", path)) }
+			for r := range rounds {
+				begin := time.Duration(r) * round
+				expect(begin, statePath)
+				if !c.kept {
+					expect(begin+period/2, spotPath)
 				}
-				if path != "" {
-					want = append(want, fmt.Sprint(time.Duration(second)*time.Second, " ", path))
+				expect(begin+period, statePath)
+				expect(begin+2*period, statePath)
+				if !c.kept && r%3 == 0 {
+					expect(begin+2*period+period/2, rebalancePath)
+				}
+				expect(begin+3*period, statePath)
+				expect(begin+4*period, statePath)
+				if r%60 == 6 {
+					expect(begin+4*period+period/2, maintenancePath)
 				}
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("kept %t: questions (-want +got):\n%s", c.kept, diff)
 			}
-			if len(got) != c.count {
-				t.Errorf("kept %t: %d questions in 20 minutes, want %d, as the package's comment says", c.kept, len(got), c.count)
+			if others := len(got) - len(s.questions(statePath)); others != c.others {
+				t.Errorf("kept %t: %d questions beside those about the state, want %d", c.kept, others, c.others)
 			}
 		})
 	}
 }
 
+func TestWatcher_CostsAtMostOneRequestInTwoSecondsTokensIncluded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const watched, token = time.Hour, 5 * time.Minute // the AWS SDK's own lifetime of a token
+		s := newService()
+		watchOn(t, s, Options{Kept: true})
+		pass(watched - time.Millisecond)
+		requests := time.Duration(len(s.questions("")) + int(watched/token))
+		if requests*defaultInterval > watched {
+			t.Errorf("%d requests in %s", requests, watched)
+		}
+	})
+}
+
 func TestWatcher_TellsOfATerminationWithinOneIntervalWheneverItComes(t *testing.T) {
-	for offset := time.Millisecond; offset < 2*time.Second; offset += 111 * time.Millisecond {
+	for offset := time.Millisecond; offset < period; offset += 111 * time.Millisecond {
 		for _, hanging := range [][]string{nil, {spotPath, rebalancePath, maintenancePath}} {
 			synctest.Test(t, func(t *testing.T) {
 				s := newService()
@@ -269,8 +294,8 @@ func TestWatcher_TellsOfATerminationWithinOneIntervalWheneverItComes(t *testing.
 				if diff := cmp.Diff([]Notice{{Kind: Terminate, ID: "lifecycle/Terminated", Detail: "Terminated"}}, got); diff != "" {
 					t.Fatalf("notices (-want +got):\n%s", diff)
 				}
-				if late := w.times[1].Sub(changed); late > defaultInterval {
-					t.Errorf("told %s after the change, want at most %s", late, defaultInterval)
+				if late := w.times[1].Sub(changed); late > period {
+					t.Errorf("told %s after the change, want at most %s", late, period)
 				}
 			})
 		}
@@ -321,7 +346,7 @@ func TestWatcher_UnknownIsNoNews(t *testing.T) {
 			{Terminated, nil, Terminated},
 		} {
 			s.set(statePath, step.answer)
-			pass(2 * time.Second)
+			pass(period)
 			wantIDs(t, w, step.want...)
 			if w.State() != step.state {
 				t.Errorf("State after %q = %q, want %q", step.answer, w.State(), step.state)
@@ -339,7 +364,7 @@ func TestWatcher_AWarmPoolsStatesAreTold(t *testing.T) {
 		w := watch(t, s)
 		for _, state := range []string{WarmedRunning, WarmedStopped, InService, WarmedHibernated, WarmedTerminated} {
 			s.set(statePath, state)
-			pass(2 * time.Second)
+			pass(period)
 			want := []Notice{{Kind: Lifecycle, ID: "lifecycle/" + state, Detail: state}}
 			if diff := cmp.Diff(want, w.take()); diff != "" {
 				t.Errorf("notices (-want +got):\n%s", diff)
@@ -385,9 +410,9 @@ func TestWatcher_AnAnnouncementComesOnce(t *testing.T) {
 			{maintenancePath, two, []string{"maintenance/instance-event-02/2027-02-03T09:00:43Z"}},
 		} {
 			s.set(step.path, step.answer)
-			pass(10 * time.Minute)
+			pass(60 * round)
 			wantIDs(t, w, step.want...)
-			pass(10 * time.Minute)
+			pass(60 * round)
 			wantIDs(t, w)
 		}
 		if got := w.lines(""); len(got) != 0 {
@@ -431,7 +456,7 @@ func TestWatcher_ADeadServiceIsOneEventAndItsReturnAnother(t *testing.T) {
 					}
 				}
 				s.set(statePath, Terminated)
-				pass(2 * time.Second)
+				pass(period)
 				wantIDs(t, w, "lifecycle/Terminated")
 			})
 		})
@@ -464,21 +489,21 @@ func TestWatcher_NothingPilesUpBehindASlowService(t *testing.T) {
 				s.slow(delay, everyPath...)
 				s.set(statePath, Terminated)
 				w := watch(t, s)
-				pass(time.Minute - time.Millisecond)
+				pass(6*round - time.Millisecond)
 				if s.most != 1 {
 					t.Errorf("%d questions at once, want 1", s.most)
 				}
 				looks := s.questions(statePath)
 				for i, a := range looks {
-					if want := time.Duration(i) * defaultInterval; a.at != want {
+					if want := time.Duration(i) * period; a.at != want {
 						t.Errorf("look %d came at %s, want %s", i, a.at, want)
 					}
 				}
 				if len(looks) != 30 {
-					t.Errorf("%d looks at the state in a minute, want 30", len(looks))
+					t.Errorf("%d looks at the state in six rounds, want 30", len(looks))
 				}
 				for _, a := range s.questions("") {
-					if a.took >= defaultInterval {
+					if a.took >= period {
 						t.Errorf("a question for %s was waited for %s", a.path, a.took)
 					}
 				}
@@ -497,13 +522,13 @@ func TestWatcher_ASlowStateKeepsTheOthersTurns(t *testing.T) {
 		s := newService()
 		s.slow(1700*time.Millisecond, statePath)
 		watch(t, s)
-		pass(30 * time.Second)
+		pass(3 * round)
 		if got := len(s.questions("")) - len(s.questions(statePath)); got != 0 {
 			t.Fatalf("%d questions in between, want none without time for an answer", got)
 		}
 		s.slow(0, statePath)
-		pass(12 * time.Second) // one look that is slow still, then five turns
-		for _, path := range []string{spotPath, rebalancePath, maintenancePath} {
+		pass(period + round) // one look that is slow still, then five turns
+		for _, path := range []string{spotPath, rebalancePath} {
 			if got := len(s.questions(path)); got != 1 {
 				t.Errorf("%s was asked for %d times, want once", path, got)
 			}
@@ -519,7 +544,7 @@ func TestWatcher_AStateThatHangsHidesNoSpotNotice(t *testing.T) {
 		s.set(rebalancePath, `{"noticeTime": "2026-11-24T08:20:00Z"}`)
 		s.set(maintenancePath, reboot)
 		w := watch(t, s)
-		pass(20 * time.Second)
+		pass(20 * round) // every other look takes a turn
 		wantIDs(t, w, "spot/stop/2026-11-24T08:22:00Z", "rebalance/2026-11-24T08:20:00Z", rebootNotice.ID)
 		if s.most != 1 {
 			t.Errorf("%d questions at once, want 1", s.most)
@@ -549,7 +574,7 @@ func TestWatcher_WhatItDoesNotUnderstandIsLoggedOnce(t *testing.T) {
 			t.Errorf("%d events, want 6:\n%s", len(got), strings.Join(got, ""))
 		}
 		s.set(spotPath, `{"action": "stop", "time": "2026-11-24T08:22:00Z"}`)
-		pass(10 * time.Second)
+		pass(round)
 		wantIDs(t, w, "spot/stop/2026-11-24T08:22:00Z")
 	})
 }
@@ -562,7 +587,7 @@ func TestWatcher_AServiceThatInventsAnnouncementsFillsNoMemory(t *testing.T) {
 			at := s.began.Add(time.Duration(i) * time.Second).UTC().Format(time.RFC3339)
 			s.set(spotPath, `{"action": "stop", "time": "`+at+`"}`)
 			s.set(statePath, fmt.Sprint("State", i))
-			pass(10 * time.Second)
+			pass(round)
 		}
 		if got := len(w.take()); got != 2*memory {
 			t.Errorf("%d notices, want %d", got, 2*memory)
@@ -588,7 +613,7 @@ func TestWatcher_AMachineThatStoodStillMakesNoPollsUp(t *testing.T) {
 		for _, a := range s.questions(statePath) {
 			late = append(late, a.at-7*time.Minute)
 		}
-		want := []time.Duration{-7 * time.Minute, 0, 2 * time.Second, 4 * time.Second, 6 * time.Second, 8 * time.Second}
+		want := []time.Duration{-7 * time.Minute, 0, period, 2 * period, 3 * period, 4 * period}
 		if !slices.Equal(late, want) {
 			t.Errorf("looks at %v, want %v", late, want)
 		}
