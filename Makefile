@@ -14,10 +14,10 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE
 
 DESTDIR ?=
 
-.PHONY: help build install tools packer-tools plugin plugin-release plugin-check image-e2e setup test faults drain-e2e fuzz lint demo demo-aws bench clean
+.PHONY: help build install tools packer-tools plugin plugin-release plugin-check plugin-test image-e2e image-bench setup test faults drain-e2e fuzz lint demo demo-aws bench clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## the agent, a static binary: .build/bin/flowagent
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/flowagent ./cmd/flowagent
@@ -62,6 +62,9 @@ plugin-check: plugin $(BIN)/packer-sdc ## what is generated is what is committed
 	packer/plugin/generate.sh --check
 	cd $(BIN) && ./packer-sdc plugin-check packer-plugin-flowagent
 
+plugin-test: setup packer-tools plugin-check ## the plugin's tests: Packer bakes machines of the lab, and publishes to a stand-in of AWS
+	scripts/plugin-test.sh
+
 setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
 	scripts/setup.sh lab postgres redis machine nodefiles compiler lint
 
@@ -97,10 +100,16 @@ bench: build tools ## boot time beside a boot script's, what /health costs besid
 	scripts/setup.sh lab bench postgres
 	test/bench/run.sh
 
-image-e2e: build packer-tools plugin ## bakes a golden image in a virtual machine and proves it on two clones; no cloud, 25 minutes
-	scripts/setup.sh image
-	go build -o $(BIN)/image-e2e ./test/image
+image-e2e: $(BIN)/image-e2e ## bakes a golden image in a virtual machine and proves it on two clones; no cloud, 20 minutes
 	$(AS_ROOT) $(BIN)/image-e2e
+
+image-bench: $(BIN)/image-e2e ## bakes the same image, and boots a clone beside the same machine with a boot script
+	$(AS_ROOT) $(BIN)/image-e2e -bench
+
+.PHONY: $(BIN)/image-e2e
+$(BIN)/image-e2e: build packer-tools plugin
+	scripts/setup.sh image
+	go build -o $@ ./test/image
 
 clean: ## removes .build, the lab's images included
 	rm -rf .build 2>/dev/null || sudo rm -rf .build

@@ -30,7 +30,13 @@ shell_checked() {
 }
 
 check formatted
-check go vet -tags fleet ./...
-check .build/bin/staticcheck -tags fleet ./...
+# in_module DIRECTORY: the modules with code of the project's own.
+in_module() {
+  go -C "$1" vet -tags fleet ./... && (cd "$1" && "$staticcheck" -tags fleet ./...)
+}
+readonly staticcheck=$PWD/.build/bin/staticcheck
+
+check in_module .
+check in_module packer/plugin
 check shell_checked
 [[ -z $failed ]]

@@ -1,7 +1,8 @@
 // Command image proves that a golden image works, without any cloud: it makes a Debian disk, has Packer bake the WMS node into
-// it in a virtual machine, boots clones of the result, and looks at what they do.
+// it in a virtual machine, boots clones of the result, and looks at what they do. With -bench it compares the boot of one clone
+// with that of a boot script instead.
 //
-//	image [-golden FILE] [-keep] [-bin .build/bin]
+//	image [-bench] [-golden FILE] [-keep] [-bin .build/bin]
 //
 // What enters are the project's tree, root, QEMU, and the programs in .build/bin: Packer with its plugins, the agent. What
 // leaves is a line for each thing that was shown or failed, a timeline of the boot beside that of a boot script, and exit code
@@ -38,6 +39,7 @@ func main() {
 // options are the command line.
 type options struct {
 	bin    string
+	bench  bool
 	golden string
 	keep   bool
 }
@@ -46,6 +48,7 @@ func run(arguments []string) error {
 	var o options
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&o.bin, "bin", filepath.Join(".build", "bin"), "directory of flowagent, packer and its plugins")
+	flags.BoolVar(&o.bench, "bench", false, "compare the boot with a boot script's, and prove nothing else")
 	flags.StringVar(&o.golden, "golden", "", "a golden disk of an earlier run with -keep, to prove without baking")
 	flags.BoolVar(&o.keep, "keep", false, "leave the disks")
 	if err := command.Parse(flags, arguments); err != nil {
@@ -79,7 +82,7 @@ func run(arguments []string) error {
 	return p.verdict(context.Cause(ctx))
 }
 
-// all goes through the proof. What needs something that failed is left out; what doesn't goes on.
+// all goes through the proof, or the comparison. What needs something that failed is left out; what doesn't goes on.
 func (p *proof) all(ctx context.Context) {
 	if !p.prepare(ctx) || !p.bake(ctx) {
 		return
@@ -91,16 +94,19 @@ func (p *proof) all(ctx context.Context) {
 	if !ok {
 		return
 	}
+	if p.bench {
+		a.close() // the next machine gets the processors
+		p.race(ctx, golden)
+		return
+	}
 	p.serves(ctx, a)
 	p.survivesRestarts(ctx, a)
 	if p.drainsAndReturns(ctx, a) {
 		p.leavesNothing(ctx, a)
 	}
-	a.close() // the next machine gets the processors
+	a.close()
 	if _, ok := p.boots(ctx, b); ok {
 		p.serves(ctx, b)
 		p.isAnother(ctx, a, b)
 	}
-	b.close()
-	p.race(ctx, golden)
 }
