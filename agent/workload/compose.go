@@ -31,17 +31,23 @@ const (
 // next begins: two of them would fight for container names. The lock is an open file that the plugin inherits, so it
 // is held for as long as either lives.
 func (r *Runner) compose(ctx context.Context, args ...string) error {
+	_, err := r.composeLines(ctx, args...)
+	return err
+}
+
+// composeLines is compose for a command whose output is of use.
+func (r *Runner) composeLines(ctx context.Context, args ...string) (lines []string, err error) {
 	plugin, err := r.plugin()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := r.project
 	if err := os.MkdirAll(p.dockerConfigDir(), 0o700); err != nil {
-		return fmt.Errorf("make compose's empty configuration directory: %w", err)
+		return nil, fmt.Errorf("make compose's empty configuration directory: %w", err)
 	}
 	lock, err := lockFile(ctx, filepath.Join(p.runDir, "compose.lock"))
 	if err != nil {
-		return fmt.Errorf("wait for another compose command to end: %w", err)
+		return nil, fmt.Errorf("wait for another compose command to end: %w", err)
 	}
 	defer lock.Close()
 
@@ -62,12 +68,13 @@ func (r *Runner) compose(ctx context.Context, args ...string) error {
 			// The group's leader is gone; whatever it left in the group goes, too.
 			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		}
-		return fmt.Errorf("compose %s: %w", args[0], context.Cause(ctx))
+		return nil, fmt.Errorf("compose %s: %w", args[0], context.Cause(ctx))
 	}
+	lines = output.lines(maxTail)
 	if err != nil {
-		return &composeError{command: args[0], err: err, lines: r.scrubber().lines(reasons(output.lines(maxTail)))}
+		return nil, &composeError{command: args[0], err: err, lines: r.scrubber().lines(reasons(lines))}
 	}
-	return nil
+	return lines, nil
 }
 
 // composeFlags come before the command's name.

@@ -354,6 +354,59 @@ services:
 	}
 }
 
+func TestOneShotThatIsDoneRunsAgainOnlyWhenSomethingChanged(t *testing.T) {
+	const compose = `
+services:
+  migrate: {image: "workload-test/moved:1", command: [exit, "0", -print, migrated]}
+  web: {image: "workload-test/app:1", command: [serve], depends_on: {migrate: {condition: service_completed_successfully}}}
+`
+	const moved = "workload-test/moved:1"
+	s := newSite(t, compose)
+	if _, err := s.engine.ImageTag(t.Context(), client.ImageTagOptions{Source: testImage, Target: moved}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _ = s.engine.ImageRemove(context.Background(), moved, client.ImageRemoveOptions{Force: true}) // a leftover harms nobody
+	})
+	r := s.runner(nil)
+	s.start(r)
+	last := s.containerOf(r, "migrate")
+	for _, change := range []struct {
+		what string
+		make func()
+		runs bool
+	}{
+		{"nothing changed", func() {}, false},
+		{"another service runs with other secrets", func() { r = s.runner(map[string]string{"web": "2"}) }, true},
+		{"nothing changed after that", func() {}, false},
+		{"the files changed", func() {
+			s.rewrite(strings.Replace(compose, "migrated]", "migrated, -print, again]", 1))
+			r = s.runner(map[string]string{"web": "2"})
+		}, true},
+		{"a service was stopped", func() {
+			if _, err := s.engine.ContainerStop(t.Context(), s.containerOf(r, "web").ID, client.ContainerStopOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		{"a service is gone", func() { s.removeContainer(s.containerOf(r, "web")) }, true},
+		{"the image's tag is another's", func() {
+			web := s.containerOf(r, "web")
+			if _, err := s.engine.ContainerCommit(t.Context(), web.ID, client.ContainerCommitOptions{Reference: moved}); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		{"nothing changed at last", func() {}, false},
+	} {
+		change.make()
+		s.start(r)
+		now := s.containerOf(r, "migrate")
+		if ran := now.ID != last.ID || !now.StartedAt.Equal(last.StartedAt); ran != change.runs {
+			t.Errorf("%s: migrate ran again: %t, want %t", change.what, ran, change.runs)
+		}
+		last = now
+	}
+}
+
 func TestFailedOneShotEndsTheWaitWithItsLastLines(t *testing.T) {
 	s := newSite(t, `
 services:

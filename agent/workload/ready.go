@@ -84,8 +84,16 @@ func (r *Runner) WaitReady(ctx context.Context, ready config.Ready, progress fun
 
 // Start is [Runner.Up] with [Runner.WaitReady] watching from the beginning, so that a failure ends it while compose still
 // waits for dependencies, and health that came meanwhile isn't waited for again. ready.Timeout is for both together.
+//
+// Without services, one-shots that have done their work are not run again where nothing has changed and everything else runs:
+// an agent that is restarted repeats no migration.
 func (r *Runner) Start(ctx context.Context, ready config.Ready, progress func(State), services ...string) error {
-	return r.await(ctx, ready, progress, func(ctx context.Context) error { return r.up(ctx, services) })
+	return r.await(ctx, ready, progress, func(ctx context.Context) error {
+		if len(services) == 0 {
+			services = r.withoutFinished(ctx)
+		}
+		return r.up(ctx, services)
+	})
 }
 
 // errTimeout ends a wait whose time is up.

@@ -20,6 +20,7 @@ const (
 	labelService = "com.docker.compose.service"
 	labelNumber  = "com.docker.compose.container-number"
 	labelOneOff  = "com.docker.compose.oneoff" // True on those of `compose run`
+	labelHash    = "com.docker.compose.config-hash"
 )
 
 // State is a project as the engine sees it at one moment.
@@ -92,6 +93,7 @@ type ContainerState struct {
 	stopTimeout time.Duration // its own grace; 0 for the engine's default
 	stopSignal  string
 	tty         bool
+	configHash  string // compose's, of what the container was made of
 }
 
 // State asks the engine. A service whose containers run counts as running once they have run without a restart
@@ -153,6 +155,7 @@ func containerState(in container.InspectResponse) ContainerState {
 		c.Image = in.Config.Image
 		c.ContentVersion = in.Config.Labels[LabelContentVersion]
 		c.stopSignal = in.Config.StopSignal
+		c.configHash = in.Config.Labels[labelHash]
 		c.tty = in.Config.Tty
 		if in.Config.StopTimeout != nil {
 			c.stopTimeout = time.Duration(*in.Config.StopTimeout) * time.Second

@@ -20,7 +20,7 @@ type identity struct {
 	hostKeys []string // fingerprints, sorted
 }
 
-// container is one that runs, as the engine knows it.
+// container is one as the engine knows it; its Pid is 0 when it doesn't run.
 type container struct {
 	Name    string
 	ID      string
@@ -45,8 +45,7 @@ print(json.dumps(sorted(
     key=lambda c: c["Name"])))
 EOF`
 
-// containers are those that run. A one-shot that has ended, as a migration, is no part of what serves: compose runs it again with
-// every `up`.
+// containers are all of them, one-shots that have ended included.
 func (m *machine) containers(ctx context.Context) ([]container, error) {
 	out, err := m.sudo(ctx, askContainers)
 	if err != nil {
@@ -56,8 +55,7 @@ func (m *machine) containers(ctx context.Context) ([]container, error) {
 	if err := json.Unmarshal([]byte(out), &found); err != nil {
 		return nil, fmt.Errorf("the engine's containers: %w", err)
 	}
-	found = slices.DeleteFunc(found, func(c container) bool { return c.Pid == 0 })
-	if len(found) == 0 {
+	if !slices.ContainsFunc(found, func(c container) bool { return c.Pid != 0 }) {
 		return nil, errors.New("the engine runs no container")
 	}
 	return found, nil
@@ -159,7 +157,7 @@ func (p *proof) smoke(ctx context.Context, m *machine, log string) (string, erro
 
 // survivesRestarts restarts the agent as an upgrade does.
 func (p *proof) survivesRestarts(ctx context.Context, c *clone) {
-	p.show(ctx, "systemctl restart flowagent touches no running container of "+c.name, func(ctx context.Context) (string, error) {
+	p.show(ctx, "systemctl restart flowagent touches no container of "+c.name, func(ctx context.Context) (string, error) {
 		before, err := c.containers(ctx)
 		if err != nil {
 			return "", err
