@@ -239,7 +239,16 @@ func (c *checker) notBoth(section, a string, hasA bool, b string, hasB bool) {
 }
 
 // ecrHost is what AWS calls a private registry, IPv4 and dual-stack, FIPS too; account and region are in it.
-var ecrHost = regexp.MustCompile(`^[0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9-]+\.`)
+var ecrHost = regexp.MustCompile(`^([0-9]{12})\.dkr[.-]ecr(?:-fips)?\.([a-z0-9-]+)\.`)
+
+// ECRHost reads the account and the region from the host name of a private ECR registry; false for any other host.
+func ECRHost(host string) (account, region string, found bool) {
+	match := ecrHost.FindStringSubmatch(host)
+	if match == nil {
+		return "", "", false
+	}
+	return match[1], match[2], true
+}
 
 // hubAliases are Docker Hub's other names; image references never carry them.
 var hubAliases = []string{"index.docker.io", "registry-1.docker.io", "hub.docker.com", "registry.hub.docker.com"}
