@@ -129,13 +129,16 @@ func (d Document) Size() int {
 	return len([]rune(string(text)))
 }
 
-// String is for people: operator, key and values of each condition, in a fixed order; empty where there are none.
-func (c Conditions) String() string {
+// Clauses are for people: operator, key and values of each condition, in a fixed order.
+func (c Conditions) Clauses() []string {
 	var all []string
 	for _, operator := range slices.Sorted(maps.Keys(c)) {
 		for _, key := range slices.Sorted(maps.Keys(c[operator])) {
 			all = append(all, operator+" "+key+" "+strings.Join(c[operator][key], " | "))
 		}
 	}
-	return strings.Join(all, ", ")
+	return all
 }
+
+// String is all clauses in one line; empty where there are none.
+func (c Conditions) String() string { return strings.Join(c.Clauses(), ", ") }

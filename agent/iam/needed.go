@@ -386,7 +386,7 @@ func (b *builder) membership() {
 		Purpose: "count launches of the group that failed in a row, so that a broken release doesn't replace instances without end",
 	})
 	if len(b.place.TargetGroups) == 0 {
-		b.note("No target group is named: the node waits until Auto Scaling has deregistered it, and can't do so itself in a spot interruption, a shutdown or a drain by an operator. Name each with --target-group.")
+		b.note("No target group is named: a node that Auto Scaling hasn't deregistered (a spot interruption, a shutdown, a drain by an operator) waits drain.deregisterDelay instead. Name each with --target-group.")
 		return
 	}
 	for _, group := range b.place.TargetGroups {

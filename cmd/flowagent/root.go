@@ -73,7 +73,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 	})
 	root.AddCommand(
 		newRunCommand(g), newStatusCommand(g), newDrainCommand(g), newReloadCommand(g), newSecretsCommand(g),
-		newConfigCommand(g), newCheckCommand(g), newImageCommand(g), newVersionCommand(g),
+		newConfigCommand(g), newCheckCommand(g), newImageCommand(g), newIAMPolicyCommand(g), newVersionCommand(g),
 	)
 	root.SetArgs(args)
 	root.SetIn(stdin)
