@@ -22,7 +22,7 @@ func Compare(needed, granted Document) []string {
 	}{{needed, "needed"}, {granted, "granted"}} {
 		for _, s := range d.document.Statement {
 			if s.Effect != allow {
-				differences = append(differences, fmt.Sprintf("the %s policy's statement %s has the effect %s, which is not compared", d.name, label(s), s.Effect))
+				differences = append(differences, fmt.Sprintf("not compared (%s): %s %s in the %s policy", label(s), s.Effect, strings.Join(s.Action, ", "), d.name))
 			}
 		}
 	}
@@ -140,7 +140,7 @@ func (c clause) implies(operator string, values List) bool {
 
 func label(s Statement) string {
 	if s.Sid == "" {
-		return "a statement without Sid"
+		return "no Sid"
 	}
 	return s.Sid
 }

@@ -53,7 +53,7 @@ func TestCompareSaysWhatIsMissingAndWhatIsTooMuch(t *testing.T) {
 		}},
 		"another resource": {parse(t, readOne), parse(t, readB), []string{
 			"not granted (Read): ssm:GetParameters on arn:aws:ssm:r:1:parameter/a",
-			"not needed (a statement without Sid): SSM:getparameters on arn:aws:ssm:r:1:parameter/b",
+			"not needed (no Sid): SSM:getparameters on arn:aws:ssm:r:1:parameter/b",
 		}},
 		"wider than needed": {parse(t, readOne), parse(t, readAny), []string{
 			"not needed (Read): ssm:Get* on arn:aws:ssm:r:1:parameter/*",
@@ -69,7 +69,11 @@ func TestCompareSaysWhatIsMissingAndWhatIsTooMuch(t *testing.T) {
 			"not needed (Metrics): cloudwatch:PutMetricData on * if StringEquals cloudwatch:namespace other; the other policy's Metrics has it if StringEquals cloudwatch:namespace shop",
 		}},
 		"a denial": {parse(t, readOne), parse(t, readOne, strings.Replace(readB, "Allow", "Deny", 1)), []string{
-			"the granted policy's statement a statement without Sid has the effect Deny, which is not compared",
+			"not compared (no Sid): Deny SSM:getparameters in the granted policy",
+		}},
+		"a denial in place of it": {parse(t, readOne), parse(t, strings.Replace(readOne, "Allow", "Deny", 1)), []string{
+			"not compared (Read): Deny ssm:GetParameters in the granted policy",
+			"not granted (Read): ssm:GetParameters on arn:aws:ssm:r:1:parameter/a",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -366,10 +366,9 @@ func (b *builder) membership() {
 	})
 	var groups, counts, targets List
 	for _, group := range b.place.Groups {
-		name := group
-		if rest, isARN := cut(group, "autoscaling", "autoScalingGroup:"); isARN {
-			_, name, _ = strings.Cut(rest, "autoScalingGroupName/")
-		} else {
+		name, isARN := groupIn(group)
+		if !isARN {
+			name = group
 			group = b.own("autoscaling", "", "autoScalingGroup:*:autoScalingGroupName/"+name)
 		}
 		groups = append(groups, group)

@@ -176,6 +176,7 @@ registries:
   - {host: 123456789012.dkr.ecr.us-east-1.amazonaws.com, ecr: {}}
   - {host: 210987654321.dkr-ecr-fips.us-west-2.on.aws, ecr: {}}
   - {host: "registry.example.com:5000", ecr: {region: eu-west-1}}
+  - {host: 123456789012.dkr.ecr.ap-south-1.amazonaws.com, ecr: {region: ap-south-2}}
 `
 	place := home
 	place.Images = []string{
@@ -183,10 +184,12 @@ registries:
 		"123456789012.dkr.ecr.us-east-1.amazonaws.com/shop/api@sha256:" + strings.Repeat("1", 64),
 		"210987654321.dkr-ecr-fips.us-west-2.on.aws/base",
 		"registry.example.com:5000/mirror/cache",
+		"123456789012.dkr.ecr.ap-south-1.amazonaws.com/x",
 		"postgres:17", "ghcr.io/shop/other:1",
 	}
 	p := mustNeed(t, registries, place)
 	want := List{
+		"arn:aws:ecr:ap-south-1:123456789012:repository/x",
 		"arn:aws:ecr:eu-west-1:123456789012:repository/mirror/cache",
 		"arn:aws:ecr:us-east-1:123456789012:repository/shop/api",
 		"arn:aws:ecr:us-west-2:210987654321:repository/base",
@@ -195,7 +198,7 @@ registries:
 		t.Errorf("repositories (-want +got):\n%s", diff)
 	}
 	token := mustHave(t, p, "AuthorizeRegistry")
-	if got := token.Condition.String(); got != "StringEquals aws:RequestedRegion eu-west-1 | us-east-1 | us-west-2" {
+	if got := token.Condition.String(); got != "StringEquals aws:RequestedRegion ap-south-2 | eu-west-1 | us-east-1 | us-west-2" {
 		t.Errorf("got a token under conditions %q", got)
 	}
 
@@ -333,6 +336,8 @@ func TestWhatIsMissingOrWrongIsRefusedAllAtOnce(t *testing.T) {
 		"a wildcard group":    {reads, Place{Groups: []string{"shop-*"}}, []string{`group "shop-*"`, "wildcards are not taken"}},
 		"a group's variable":  {reads, Place{Groups: []string{"${aws:username}"}}, []string{`is no name or ARN of an Auto Scaling group`}},
 		"another ARN":         {reads, Place{Groups: []string{"arn:aws:iam::123456789012:role/x"}}, []string{"is no name or ARN of an Auto Scaling group"}},
+		"half of an ARN":      {reads, Place{Groups: []string{"arn:aws:autoscaling:eu-central-1:123456789012:autoScalingGroup:x"}}, []string{"is no name or ARN of an Auto Scaling group"}},
+		"a target without id": {reads, Place{Groups: []string{"a"}, TargetGroups: []string{"arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/x"}}, []string{"is no name or ARN of one"}},
 		"a wildcard target":   {reads, Place{Groups: []string{"a"}, TargetGroups: []string{"arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/*"}}, []string{"target group", "wildcards are not taken"}},
 		"a key's alias":       {reads, Place{Keys: []string{"alias/shop"}}, []string{`KMS key "alias/shop"`, "an alias is no resource of a policy"}},
 		"a key for nothing":   {"", Place{Account: "123456789012", Region: "eu-central-1", Standalone: true, Keys: []string{"mrk-0123456789abcdef0123456789abcdef"}}, []string{"leave --kms-key out"}},

@@ -69,12 +69,16 @@ func (p Place) check() error {
 		refuse("a node without an Auto Scaling group has none to name: keep one of both")
 	}
 	for _, group := range p.Groups {
-		if _, isGroup := cut(group, "autoscaling", "autoScalingGroup:"); !isGroup && !groupName.MatchString(group) {
+		name, isARN := groupIn(group)
+		if !isARN {
+			name = group
+		}
+		if !groupName.MatchString(name) {
 			refuse("group %q is no name or ARN of an Auto Scaling group; wildcards are not taken, so name each one", group)
 		}
 	}
 	for _, group := range p.TargetGroups {
-		if _, isGroup := cut(group, "elasticloadbalancing", "targetgroup/"); !isGroup && !targetGroupName.MatchString(group) {
+		if rest, isARN := cut(group, "elasticloadbalancing", "targetgroup/"); !(isARN && strings.Contains(rest, "/")) && !targetGroupName.MatchString(group) {
 			refuse("target group %q is no name or ARN of one; wildcards are not taken, so name each one", group)
 		}
 	}
@@ -95,6 +99,16 @@ func (p Place) check() error {
 		refuse("tags are those of Auto Scaling groups and target groups, and none is named: name them, too")
 	}
 	return errors.Join(problems...)
+}
+
+// groupIn is the name in an Auto Scaling group's ARN; false for anything else.
+func groupIn(text string) (string, bool) {
+	rest, found := cut(text, "autoscaling", "autoScalingGroup:")
+	if !found {
+		return "", false
+	}
+	_, name, found := strings.Cut(rest, ":autoScalingGroupName/")
+	return name, found
 }
 
 // cut returns what follows prefix in the resource of a service's ARN; false for anything else, and for patterns.
