@@ -1,15 +1,14 @@
 // Package leak finds credentials in files: private keys, keys and tokens of services, logins that programs keep.
 //
 // What enters are files, each with its path in a system; what leaves is which rule found something and where. The value never
-// leaves, not even a part of it. A file of any size takes the same memory, and gzip is looked into. It doesn't judge: what a
-// distribution ships on purpose is found as well, and it is the caller who knows. What no rule describes, such as a password
-// that looks like any word, is not found.
+// leaves, not even a part of it. A file of any size takes the same memory. Gzip and tar are looked into, so that an entry of
+// an archive, as of an image's layer, is a file with a path of its own. It doesn't judge: what a distribution ships on purpose
+// is found as well, and it is the caller who knows. What no rule describes, such as a password that looks like any word, is
+// not found, nor what another compression hides.
 package leak
 
 import (
-	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -22,17 +21,6 @@ import (
 	"github.com/cloudflare/ahocorasick"
 )
 
-// Sizes in bytes of what is in memory of a file. A rule decides with up to behind bytes before its anchor and ahead bytes
-// after it, which is more than the first line of any key. The rest is read at once for the sake of speed.
-const (
-	window = 512 << 10
-	ahead  = 4 << 10
-	behind = 64
-)
-
-// longestAnchor is where the next constant begins at the latest, when a rule takes it for the credential.
-const longestAnchor = 40
-
 // maxLogin bounds the files that are known by their path; logins are far shorter.
 const maxLogin = 1 << 20
 
@@ -40,149 +28,67 @@ const maxLogin = 1 << 20
 type Finding struct {
 	// Rule is its name, such as "private key".
 	Rule string
-	// Offset is where in the file, in bytes; in what a compressed file unpacks to.
+	// Inside is the path of the entry that it is in, when the file is an archive: through the archives in it, as if they were
+	// directories. It is empty for the file itself, and for what lies between the entries of an archive.
+	Inside string
+	// Image is the path, in an image, of the file that it is in; empty outside of an image's layers.
+	Image string
+	// Offset is where in that file or entry, in bytes; in what a compressed one unpacks to.
 	Offset int64
 }
 
 // Scanner searches files, one after the other.
 type Scanner struct {
-	buffer  []byte
 	matcher *ahocorasick.Matcher
 	anchors []anchor
+	plain   *stream              // for what isn't packed
+	levels  [maxDepth + 1]*level // nil until a file is nested that deep
 }
 
 // anchor is text that a rule's credentials always have.
 type anchor struct {
 	text []byte
 	rule *rule
+	set  ruleSet // of that rule alone
 }
 
-// NewScanner prepares a search. A scanner is for one goroutine and takes 2 MB.
+// ruleSet has a bit for each rule.
+type ruleSet uint32
+
+// NewScanner prepares a search. A scanner is for one goroutine and takes 2 MB, and half as much more for archives.
 func NewScanner() *Scanner {
-	s := &Scanner{buffer: make([]byte, window)}
+	s := &Scanner{}
 	var texts []string
 	all := rules()
 	for i := range all {
 		for _, text := range all[i].anchors {
-			s.anchors = append(s.anchors, anchor{[]byte(text), &all[i]})
+			s.anchors = append(s.anchors, anchor{[]byte(text), &all[i], 1 << i})
 			texts = append(texts, text)
 		}
 	}
 	s.matcher = ahocorasick.NewStringMatcher(texts)
+	s.plain = s.newStream(window)
 	return s
 }
 
-// File searches a file, whose path in the system has no slash before it, and calls found for the first place of each rule.
-// The error is the reader's, or says that ctx has ended.
-func (s *Scanner) File(ctx context.Context, name string, content io.ReadSeeker, found func(Finding)) error {
-	name = Inner(name)
-	if err := login(name, content, found); err != nil {
-		return err
+// File searches a file, whose path in the system has no slash before it, and calls found for the first place of each rule,
+// in each entry of an archive. The error is the reader's, or says that ctx has ended or what could not be judged.
+func (s *Scanner) File(ctx context.Context, name string, content io.Reader, found func(Finding)) error {
+	p := place{name: inner(name)}
+	if p.name != name {
+		p.image = p.name
 	}
-	zipped := isGzip(content)
-	if _, err := content.Seek(0, io.SeekStart); err != nil {
-		return err
+	p.own = p.name
+	source := &remembering{ctx: ctx, r: content}
+	d := &dig{Scanner: s, ctx: ctx, found: found}
+	d.file(p, source, 0)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !errors.Is(source.err, io.EOF):
+		return source.err
 	}
-	done := map[*rule]bool{} // those that have found something, and those that don't hold here
-	for _, a := range s.anchors {
-		done[a.rule] = !a.rule.holdsIn(name)
-	}
-	search := func(r io.Reader) error {
-		return s.stream(ctx, r, done, func(r *rule, offset int64) {
-			done[r] = true
-			found(Finding{r.name, offset})
-		})
-	}
-	if !zipped {
-		return search(content)
-	}
-	unpacked, err := gzip.NewReader(bufio.NewReaderSize(content, 64<<10))
-	if err == nil {
-		err = search(whole{unpacked})
-	}
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	// It is no gzip after all, or a part of it: what is in it as it is is searched.
-	if _, err := content.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	return search(content)
-}
-
-// whole tells the end of a file that was cut off from the end of one.
-type whole struct{ *gzip.Reader }
-
-var errCut = errors.New("it is cut off")
-
-func (w whole) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errCut
-	}
-	return n, err
-}
-
-func isGzip(content io.ReadSeeker) bool {
-	var magic [3]byte // RFC 1952: the only method there is, is 8
-	if _, err := content.Seek(0, io.SeekStart); err != nil {
-		return false
-	}
-	_, err := io.ReadFull(content, magic[:])
-	return err == nil && magic == [3]byte{0x1f, 0x8b, 8}
-}
-
-// stream searches in windows that overlap, so that what lies across two of them is found, once.
-func (s *Scanner) stream(ctx context.Context, r io.Reader, done map[*rule]bool, found func(*rule, int64)) error {
-	var base int64    // offset of the buffer
-	var length int    // of what is in it
-	var undecided int // where anchors begin that no window has decided on
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, err := io.ReadFull(r, s.buffer[length:])
-		length += n
-		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !last {
-			return err
-		}
-		end := length
-		if !last {
-			end = length - ahead
-		}
-		s.window(s.buffer[:length], undecided, end, done, func(r *rule, at int) { found(r, base+int64(at)) })
-		if last {
-			return nil
-		}
-		keep := end - behind
-		length = copy(s.buffer, s.buffer[keep:length])
-		base, undecided = base+int64(keep), behind
-	}
-}
-
-// window decides on the anchors that begin in buffer[from:end].
-func (s *Scanner) window(buffer []byte, from, end int, done map[*rule]bool, found func(*rule, int)) {
-	for _, hit := range s.matcher.Match(buffer[from:]) {
-		a := s.anchors[hit]
-		for at := from; at < end && !done[a.rule]; at++ {
-			next := bytes.Index(buffer[at:], a.text)
-			if next < 0 || at+next >= end {
-				break
-			}
-			at += next
-			if a.rule.holds(buffer, at) && !s.constants(buffer, at+len(a.text)) {
-				found(a.rule, at)
-			}
-		}
-	}
-}
-
-// constants tells whether another anchor follows close behind one: then a program's constants lie side by side, as in
-// flowagent's own file. The random part of a credential never has one.
-func (s *Scanner) constants(buffer []byte, behind int) bool {
-	next := buffer[behind:min(len(buffer), behind+longestAnchor)]
-	return slices.ContainsFunc(s.anchors, func(a anchor) bool { return a.rule.paths == nil && bytes.Contains(next, a.text) })
+	return d.err
 }
 
 // rule describes one sort of credential.
@@ -198,7 +104,11 @@ type rule struct {
 	paths, notIn *regexp.Regexp
 }
 
-func (r *rule) holdsIn(name string) bool {
+func (r *rule) holdsIn(p place) bool {
+	return r.paths == nil && r.notIn == nil || r.holdsAt(p.name) || p.own != p.name && r.holdsAt(p.own)
+}
+
+func (r *rule) holdsAt(name string) bool {
 	return (r.paths == nil || r.paths.MatchString(name)) && (r.notIn == nil || !r.notIn.MatchString(name))
 }
 
@@ -211,27 +121,22 @@ func (r *rule) holds(buffer []byte, at int) bool {
 	return found != nil && !bytes.Contains(found[0], example) && (r.placeholder == nil || !r.placeholder.Match(found[1]))
 }
 
-// login looks at what is known by its path: files in which programs keep a login.
-func login(name string, content io.ReadSeeker, found func(Finding)) error {
+// login looks at what is known by its path: files in which programs keep a login. It returns what is to be read then.
+func (d *dig) login(p place, r io.Reader) io.Reader {
 	known := logins()
-	at := slices.IndexFunc(known, func(l loginFile) bool { return l.path.MatchString(name) })
+	at := slices.IndexFunc(known, func(l loginFile) bool { return l.isAt(p.name) || p.own != p.name && l.isAt(p.own) })
 	if at < 0 {
-		return nil
+		return r
 	}
-	if _, err := content.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	text, err := io.ReadAll(io.LimitReader(content, maxLogin+1))
-	if err != nil {
-		return err
-	}
+	text, _ := io.ReadAll(io.LimitReader(r, maxLogin+1)) // an error comes again
 	if len(text) > maxLogin {
-		return fmt.Errorf("%s is longer than any such file", path.Base(name))
+		if d.err == nil {
+			d.err = fmt.Errorf("%s is longer than any such file", path.Base(p.name))
+		}
+	} else if where := known[at].content.FindIndex(text); where != nil {
+		d.at(p, d.found)(&rule{name: known[at].name}, int64(where[0]))
 	}
-	if place := known[at].content.FindIndex(text); place != nil {
-		found(Finding{known[at].name, int64(place[0])})
-	}
-	return nil
+	return io.MultiReader(bytes.NewReader(text), r)
 }
 
 // layer is where the engine and containerd keep the unpacked layers of images and containers.
@@ -239,5 +144,5 @@ var layer = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^var/lib/(?:docker/(?:overlay2|fuse-overlayfs|vfs/dir)/[^/]+(?:/diff)?|containerd/[^/]+/snapshots/\d+/fs|docker/containerd/daemon/[^/]+/snapshots/\d+/fs)/`)
 })
 
-// Inner is a file's path in the image whose layer it belongs to; the path itself for a file of the system.
-func Inner(name string) string { return layer().ReplaceAllString(name, "") }
+// inner is a file's path in the image whose layer it belongs to; the path itself for a file of the system.
+func inner(name string) string { return layer().ReplaceAllString(name, "") }

@@ -187,7 +187,7 @@ func TestACredentialIsFoundWhereverItLies(t *testing.T) {
 					content := bytes.Repeat([]byte("."), offset+len(text)+after)
 					copy(content[offset:], text)
 					found := search(t, s, "file", content)
-					if len(found) != 1 || found[0] != (Finding{rule, int64(offset + at)}) {
+					if len(found) != 1 || found[0] != (Finding{Rule: rule, Offset: int64(offset + at)}) {
 						t.Fatalf("%s at %d, %d bytes after it: found %v, want one at %d", rule, offset, after, found, offset+at)
 					}
 				}
@@ -222,10 +222,16 @@ func TestLoginsAreKnownByTheirPath(t *testing.T) {
 	s := NewScanner()
 	for path, content := range map[string]string{
 		"root/.docker/config.json":           `{"auths":{"registry.local":{"auth":"dXNlcjpwYXNz"}}}`,
+		"root/.dockercfg":                    `{"r":{"auth":"x"}}`,
+		"run/containers/auth.json":           `{"auths":{"r":{"auth":"x"}}}`,
 		"home/deploy/.aws/credentials":       "[default]\naws_secret_access_key=x",
 		"root/.netrc":                        "machine h login u password p",
 		"etc/apt/auth.conf.d/mirror":         "machine h login u password p",
 		"root/.git-credentials":              "https://u:p@github.com",
+		"root/.config/git/credentials":       "https://u:p@github.com",
+		"etc/kubernetes/admin.conf":          "client-key-data: x",
+		"etc/wpa_supplicant/wlan0.conf":      "network={\n  psk=x\n}",
+		"root/_netrc":                        "machine h login u password p",
 		"root/.pgpass":                       "# comment\ndb:5432:*:wms:p",
 		"root/.my.cnf":                       "[client]\npassword=p",
 		"root/.vault-token":                  "s.x",
@@ -243,6 +249,11 @@ func TestLoginsAreKnownByTheirPath(t *testing.T) {
 		if found := search(t, s, path, []byte(content)); len(found) != 1 {
 			t.Errorf("%s: found %v, want one", path, found)
 		}
+	}
+	// Such a file is searched for everything else as well.
+	key := planted(t)["private key"][0]
+	if found := search(t, s, "root/.netrc", []byte("machine h login u password p\n"+key)); !has(found, "netrc login") || !has(found, "private key") {
+		t.Errorf("found %v, want a login and a key", found)
 	}
 	for path, content := range map[string]string{
 		"root/.docker/config.json":            `{"auths":{},"credsStore":"ecr-login"}`,

@@ -2,6 +2,8 @@ package leak
 
 import (
 	"regexp"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -100,25 +102,30 @@ var rules = sync.OnceValue(func() []rule {
 // loginFile is a file by whose path it is known what it holds.
 type loginFile struct {
 	name    string
+	marks   []string // a path of such a file has one of them, which most paths don't: the pattern takes a hundred times as long
 	path    *regexp.Regexp
 	content *regexp.Regexp // what it has when there is a login in it
 }
 
 var logins = sync.OnceValue(func() []loginFile {
 	return []loginFile{
-		{"registry login", regexp.MustCompile(`(?:^|/)(?:\.docker/config\.json|\.dockercfg|containers/auth\.json)$`), regexp.MustCompile(`"(?:auth|identitytoken|registrytoken|password)"\s*:\s*"[^"]+"`)},
-		{"AWS login", regexp.MustCompile(`(?:^|/)\.aws/(?:credentials|config|sso/cache/.*|cli/cache/.*)$`), regexp.MustCompile(`(?i)secret_?access_?key|session_?token|accessToken|refreshToken`)},
-		{"netrc login", regexp.MustCompile(`(?:^|/)[._]netrc$|^etc/apt/auth\.conf(?:\.d/.*)?$`), regexp.MustCompile(`(?m)\bpassword\s+\S`)},
-		{"git login", regexp.MustCompile(`(?:^|/)\.git-credentials$|(?:^|/)git/credentials$`), regexp.MustCompile(`://[^/\s]+:[^/\s]+@`)},
-		{"PostgreSQL login", regexp.MustCompile(`(?:^|/)\.pgpass$`), regexp.MustCompile(`(?m)^[^#\s][^\n]*(?::[^\n:]*){3}:[^\n]+$`)},
-		{"MySQL login", regexp.MustCompile(`(?:^|/)\.my\.cnf$`), regexp.MustCompile(`(?im)^\s*password\s*=\s*\S`)},
-		{"Vault login", regexp.MustCompile(`(?:^|/)\.vault-token$`), regexp.MustCompile(`\S`)},
-		{"Kubernetes login", regexp.MustCompile(`(?:^|/)\.kube/config$|^etc/kubernetes/.*\.conf$`), regexp.MustCompile(`(?m)^\s*-?\s*(?:client-key-data|token|password):\s*\S`)},
-		{"npm login", regexp.MustCompile(`(?:^|/)\.npmrc$`), regexp.MustCompile(`(?m)_(?:authToken|auth|password)\s*=\s*[^$\s]`)},
-		{"PyPI login", regexp.MustCompile(`(?:^|/)\.pypirc$`), regexp.MustCompile(`(?im)^\s*password\s*[:=]\s*\S`)},
-		{"Google Cloud login", regexp.MustCompile(`(?:^|/)\.config/gcloud/(?:credentials\.db|access_tokens\.db|application_default_credentials\.json|legacy_credentials/.*)$`), regexp.MustCompile(`(?s).`)},
-		{"Azure login", regexp.MustCompile(`(?:^|/)\.azure/(?:msal_token_cache.*|accessTokens\.json|service_principal_entries.*)$`), regexp.MustCompile(`(?s).`)},
-		{"network password", regexp.MustCompile(`^etc/(?:NetworkManager/system-connections/.*|wpa_supplicant/.*\.conf)$`), regexp.MustCompile(`(?m)^\s*(?:psk|password|wep-key\d)\s*=\s*\S`)},
-		{"WireGuard key", regexp.MustCompile(`^etc/wireguard/.*\.conf$`), regexp.MustCompile(`(?m)^\s*(?:PrivateKey|PresharedKey)\s*=\s*\S`)},
+		{"registry login", []string{".docker", "containers/auth.json"}, regexp.MustCompile(`(?:^|/)(?:\.docker/config\.json|\.dockercfg|containers/auth\.json)$`), regexp.MustCompile(`"(?:auth|identitytoken|registrytoken|password)"\s*:\s*"[^"]+"`)},
+		{"AWS login", []string{".aws/"}, regexp.MustCompile(`(?:^|/)\.aws/(?:credentials|config|sso/cache/.*|cli/cache/.*)$`), regexp.MustCompile(`(?i)secret_?access_?key|session_?token|accessToken|refreshToken`)},
+		{"netrc login", []string{"netrc", "apt/auth.conf"}, regexp.MustCompile(`(?:^|/)[._]netrc$|^etc/apt/auth\.conf(?:\.d/.*)?$`), regexp.MustCompile(`(?m)\bpassword\s+\S`)},
+		{"git login", []string{"git-credentials", "git/credentials"}, regexp.MustCompile(`(?:^|/)\.git-credentials$|(?:^|/)git/credentials$`), regexp.MustCompile(`://[^/\s]+:[^/\s]+@`)},
+		{"PostgreSQL login", []string{".pgpass"}, regexp.MustCompile(`(?:^|/)\.pgpass$`), regexp.MustCompile(`(?m)^[^#\s][^\n]*(?::[^\n:]*){3}:[^\n]+$`)},
+		{"MySQL login", []string{".my.cnf"}, regexp.MustCompile(`(?:^|/)\.my\.cnf$`), regexp.MustCompile(`(?im)^\s*password\s*=\s*\S`)},
+		{"Vault login", []string{".vault-token"}, regexp.MustCompile(`(?:^|/)\.vault-token$`), regexp.MustCompile(`\S`)},
+		{"Kubernetes login", []string{".kube/", "etc/kubernetes/"}, regexp.MustCompile(`(?:^|/)\.kube/config$|^etc/kubernetes/.*\.conf$`), regexp.MustCompile(`(?m)^\s*-?\s*(?:client-key-data|token|password):\s*\S`)},
+		{"npm login", []string{".npmrc"}, regexp.MustCompile(`(?:^|/)\.npmrc$`), regexp.MustCompile(`(?m)_(?:authToken|auth|password)\s*=\s*[^$\s]`)},
+		{"PyPI login", []string{".pypirc"}, regexp.MustCompile(`(?:^|/)\.pypirc$`), regexp.MustCompile(`(?im)^\s*password\s*[:=]\s*\S`)},
+		{"Google Cloud login", []string{"gcloud/"}, regexp.MustCompile(`(?:^|/)\.config/gcloud/(?:credentials\.db|access_tokens\.db|application_default_credentials\.json|legacy_credentials/.*)$`), regexp.MustCompile(`(?s).`)},
+		{"Azure login", []string{".azure/"}, regexp.MustCompile(`(?:^|/)\.azure/(?:msal_token_cache.*|accessTokens\.json|service_principal_entries.*)$`), regexp.MustCompile(`(?s).`)},
+		{"network password", []string{"NetworkManager/", "wpa_supplicant/"}, regexp.MustCompile(`^etc/(?:NetworkManager/system-connections/.*|wpa_supplicant/.*\.conf)$`), regexp.MustCompile(`(?m)^\s*(?:psk|password|wep-key\d)\s*=\s*\S`)},
+		{"WireGuard key", []string{"wireguard/"}, regexp.MustCompile(`^etc/wireguard/.*\.conf$`), regexp.MustCompile(`(?m)^\s*(?:PrivateKey|PresharedKey)\s*=\s*\S`)},
 	}
 })
+
+func (l *loginFile) isAt(name string) bool {
+	return slices.ContainsFunc(l.marks, func(mark string) bool { return strings.Contains(name, mark) }) && l.path.MatchString(name)
+}

@@ -128,16 +128,23 @@ var allowances = sync.OnceValue(func() []allowance {
 })
 
 // harmless tells whether a finding is known not to be a leak, or was allowed by name. In the system itself its file must
-// belong to a package; in the layer of an image that isn't asked, since the list may be in another layer.
-func (w *walker) harmless(at string) bool {
-	inner := leak.Inner(at)
+// belong to a package; in the layer of an image, unpacked or in an archive, that isn't asked, since the list may be in another
+// layer. Any other archive is judged as the file that it is: nobody vouches for the paths in it.
+func (w *walker) harmless(at string, found leak.Finding) bool {
+	inImage := found.Image != ""
+	places := []string{at}
+	if inImage {
+		places = append(places, found.Image)
+	}
 	for _, pattern := range w.opts.AllowFiles {
-		if matched, err := path.Match(strings.TrimPrefix(pattern, "/"), inner); err == nil && matched {
-			return true
+		for _, place := range places {
+			if matched, err := path.Match(strings.TrimPrefix(pattern, "/"), place); err == nil && matched {
+				return true
+			}
 		}
 	}
 	for _, a := range allowances() {
-		if a.path.MatchString(inner) && (inner != at || (!a.layers && w.owned[at])) {
+		if inImage && a.path.MatchString(found.Image) || !a.layers && w.owned[at] && a.path.MatchString(at) {
 			return true
 		}
 	}

@@ -1,6 +1,9 @@
 package verify
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -9,7 +12,9 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -250,6 +255,10 @@ func TestEveryDefectIsFound(t *testing.T) {
 		{"credentials", "a key", file("home/deploy/key.pem", privateKey(t)), "/home/deploy/key.pem: private key at byte 11"},
 		{"credentials", "a key in a test of nobody's", file("usr/lib/python3/dist-packages/x/tests/key.pem", privateKey(t)), "/tests/key.pem"},
 		{"credentials", "a library of the system that is no package's", file("usr/lib/x86_64-linux-gnu/libgnutls.so.30.40.3", privateKey(t)), "libgnutls"},
+		{"credentials", "a package's key that every clone would have", func(d *disk.Disk) {
+			d.File("var/lib/dpkg/info/ssl-cert.list", "/etc/ssl/private/ssl-cert-snakeoil.key\n")
+			d.File("etc/ssl/private/ssl-cert-snakeoil.key", privateKey(t))
+		}, "/ssl-cert-snakeoil.key"},
 		{"credentials", "a key in an image", file("var/lib/docker/overlay2/4f2a/diff/app/key.pem", privateKey(t)), "/app/key.pem"},
 		{"credentials", "a key with a file's second name", func(d *disk.Disk) {
 			d.File("opt/a/key", privateKey(t))
@@ -309,6 +318,84 @@ func TestWhatDistributionsShipIsNoFinding(t *testing.T) {
 	}
 	if got := report.check("credentials").Reason; !strings.Contains(got, "but for 4") {
 		t.Errorf("the reason doesn't count what was passed over: %s", got)
+	}
+}
+
+// tarred is an archive of files.
+func tarred(t testing.TB, files map[string]string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name]))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, files[name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestAnArchiveOfAnImageIsJudgedAsTheImage(t *testing.T) {
+	const (
+		archive = "usr/share/flowagent/images/wms.tar"
+		blob    = "blobs/sha256/4444444444444444444444444444444444444444444444444444444444444444"
+	)
+	image := func(files map[string]string) string {
+		var zipped bytes.Buffer
+		w := gzip.NewWriter(&zipped)
+		if _, err := io.WriteString(w, tarred(t, files)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return tarred(t, map[string]string{"oci-layout": "{}", blob: zipped.String()})
+	}
+	d := fit(t)
+	known := map[string]string{
+		"etc/ssl/private/ssl-cert-snakeoil.key": privateKey(t), "usr/share/doc/python/examples/key.pem": privateKey(t),
+		"usr/lib/app/settings": "postgresql://wms:hunter2@db/wms\n", // no configuration
+	}
+	d.File(archive, image(known))
+	c := verified(t, d, Options{}).check("credentials")
+	if c.Status != OK || !strings.Contains(c.Reason, "but for 2") {
+		t.Errorf("want it ok but for two, got %s", c)
+	}
+	known["app/key.pem"], known["root/.docker/config.json"] = privateKey(t), `{"auths":{"r":{"auth":"dTpw"}}}`
+	d.File(archive, image(known))
+	c = verified(t, d, Options{}).check("credentials")
+	want := []string{
+		"/" + archive + ", in it " + blob + "/app/key.pem: private key at byte 11",
+		"/" + archive + ", in it " + blob + "/root/.docker/config.json: registry login at byte 15",
+	}
+	if c.Status != Failed || !slices.Equal(c.Findings, want) {
+		t.Errorf("want %q, got %s", want, c)
+	}
+	for _, allowed := range [][]string{{"/app/key.pem", "/root/.docker/*"}, {"/" + archive}} {
+		if c := verified(t, d, Options{AllowFiles: allowed}).check("credentials"); c.Status != OK {
+			t.Errorf("allowed are %v: got %s", allowed, c)
+		}
+	}
+}
+
+// Whoever packs a system's files knows no packages that would vouch for their paths.
+func TestWhatIsInAnyOtherArchiveIsNobodysPackage(t *testing.T) {
+	d := fit(t)
+	key := privateKey(t)
+	files := map[string]string{"etc/ssl/private/ssl-cert-snakeoil.key": key, "usr/share/doc/passwd/examples/key.pem": key}
+	d.File("opt/backup.tar", tarred(t, files))
+	d.File("usr/share/doc/passwd/examples/key.pem", tarred(t, files)) // this archive is a package's
+	c := verified(t, d, Options{AllowFiles: []string{"/usr/share/doc/*/*/*.pem"}}).check("credentials")
+	if c.Status != Failed || len(c.Findings) != 2 || !strings.HasPrefix(c.Findings[0], "/opt/backup.tar, in it etc/ssl/") {
+		t.Errorf("want both of the backup, got %s", c)
+	}
+	if c := verified(t, d, Options{AllowFiles: []string{"/opt/backup.tar"}}).check("credentials"); c.Status != OK || !strings.Contains(c.Reason, "but for 4") {
+		t.Errorf("want the backup allowed by its name, got %s", c)
 	}
 }
 

@@ -236,11 +236,15 @@ func (w *walker) look(scanner *leak.Scanner, f file) {
 		w.programs = append(w.programs, fmt.Sprintf("/%s has file capabilities: setcap -r it, if its package doesn't need them", f.path))
 	}
 	for _, l := range found {
-		if w.harmless(f.path) {
+		if w.harmless(f.path, l) {
 			w.allowed++
 			continue
 		}
-		w.leaks = append(w.leaks, fmt.Sprintf("/%s: %s at byte %d", f.path, l.Rule, l.Offset))
+		place := "/" + f.path
+		if l.Inside != "" {
+			place += ", in it " + l.Inside
+		}
+		w.leaks = append(w.leaks, fmt.Sprintf("%s: %s at byte %d", place, l.Rule, l.Offset))
 	}
 }
 
