@@ -53,8 +53,9 @@ build {
     compose_version = var.compose_version
     profiles        = var.profiles
 
-    sbom_directory = var.reports
-    verify_report  = "${var.reports}/verify.json"
+    allow_files    = var.allow_files
+    sbom_directory = "${var.reports}/${source.name}"
+    verify_report  = "${var.reports}/${source.name}/verify.json"
 
     override = {
       aws = { profiles = concat(var.profiles, ["ec2"]) }
@@ -66,9 +67,9 @@ build {
     only           = ["amazon-ebs.aws"]
     image          = var.image_name
     agent_version  = var.agent_version
-    verify_report  = "${var.reports}/verify.json"
-    sboms          = ["${var.reports}/flowagent-image.spdx.json", "${var.reports}/flowagent-image.cdx.json"]
-    manifest       = "${var.reports}/manifest.json"
+    verify_report  = "${var.reports}/${source.name}/verify.json"
+    sboms          = [for kind in ["spdx", "cdx"] : "${var.reports}/${source.name}/flowagent-image.${kind}.json"]
+    manifest       = "${var.reports}/${source.name}/manifest.json"
     git_revision   = var.git_revision
     ssm_parameter  = var.ssm_parameter
     variables_file = var.terraform_variables

@@ -155,9 +155,19 @@ variable "compose_version" {
   }
 }
 
+variable "allow_files" {
+  type        = list(string)
+  description = "Patterns of files, in the system or in an image, in which credentials are known to be harmless, such as /app/lib/tests/*.pem."
+  default     = []
+  validation {
+    condition     = alltrue([for pattern in var.allow_files : can(regex("^/[^,\"]+$", pattern))])
+    error_message = "Each of allow_files must be a pattern of absolute paths, without commas."
+  }
+}
+
 variable "reports" {
   type        = string
-  description = "Directory for what is known of the image: the software bills of materials (SPDX, CycloneDX), and what its verification found."
+  description = "Directory for what is known of the images, in one directory for each source (aws, onprem): the software bills of materials (SPDX, CycloneDX), and what its verification found."
   default     = "reports"
   validation {
     condition     = length(var.reports) > 0

@@ -93,6 +93,7 @@ agent_binary agent_binary=/nowhere
 node_files node_files={"etc/x"="README.md"}
 image_archives image_archives=["README.md"]
 tags tags={"aws:x"="y"}
+allow_files allow_files=["key.pem"]
 WRONG
 
 # The configuration is read before any machine starts.

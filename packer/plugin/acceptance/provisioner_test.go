@@ -20,13 +20,14 @@ func TestBakesANodeInOrder(t *testing.T) {
 	out := g.build(settings{
 		"sbom_directory": quote(filepath.Join(dir, "sboms")),
 		"verify_report":  quote(filepath.Join(dir, "verify.json")),
+		"allow_files":    `["/app/lib/tests/*.pem", "/opt/somebody's [k]ey"]`,
 	})
 	if !strings.Contains(out, "machine-id") {
 		t.Errorf("the checks of the verification are not shown:\n%s", out)
 	}
 	want := []string{
 		"image install --profile=agent", "config validate", "image pull", "image sbom --output=json --output-dir=/usr/share/flowagent",
-		"image seal --yes", "image verify --output=json",
+		"image seal --yes", "image verify --output=json --allow-file=/app/lib/tests/*.pem --allow-file=/opt/somebody's [k]ey",
 	}
 	if diff := cmp.Diff(want, g.calls()); diff != "" {
 		t.Errorf("the agent's commands on the target (-want +got):\n%s", diff)
@@ -72,6 +73,8 @@ func TestRefusesBeforeAMachineStarts(t *testing.T) {
 		"another binary than was meant":  {settings{"binary_checksum": quote(strings.Repeat("0", 64))}, "binary_checksum says 000"},
 		"archives without a place":       {settings{"image_archives": "[" + write("app.tar", "") + "]"}, "set workload.pull.archives"},
 		"a path that a boot empties":     {settings{"files": fmt.Sprintf(`{"/run/compose.yaml" = %s}`, write("c3.yaml", compose))}, "would be gone when a clone of the image boots"},
+		"a pattern that is none":         {settings{"allow_files": `["/app/[.pem"]`}, `allow_files: "/app/[.pem" is no pattern of paths`},
+		"a pattern for two":              {settings{"allow_files": `["/a,/b"]`}, `allow_files: "/a,/b" is no pattern of paths`},
 		"an engine that nobody knows":    {settings{"engine": `"podman"`}, `engine "podman" is unknown`},
 		"a password for nobody":          {settings{"registry_passwords": `{"typo" = "hunter2"}`}, `no registry of the configuration has the passwordSecret "typo"`},
 	} {

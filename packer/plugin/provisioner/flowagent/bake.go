@@ -253,6 +253,9 @@ func (b *bake) sealAndVerify(ctx context.Context) error {
 	for _, port := range b.config.AllowPorts {
 		verify = append(verify, "--allow-port="+port)
 	}
+	for _, pattern := range b.config.AllowFiles {
+		verify = append(verify, "--allow-file="+pattern)
+	}
 	seal := []string{remoteBinary, "image", "seal", "--yes"}
 	b.sealed = true // from here on in part, whatever comes of it
 	answer, err := b.run(ctx, step{

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -83,6 +84,10 @@ type Config struct {
 	// Ports that may be listened on while the image is made, besides the one of `health.listen`, such as `22` or `68/udp`.
 	// `flowagent image verify` fails for any other. Default: SSH and DHCP's clients.
 	AllowPorts []string `mapstructure:"allow_ports"`
+	// Patterns of files in which credentials are known to be harmless, such as `/app/lib/tests/*.pem`: absolute paths in the
+	// system or in an image, with `*`, `?` and `[…]` within one part of a path. `flowagent image verify` counts what it finds in
+	// them and doesn't fail for it.
+	AllowFiles []string `mapstructure:"allow_files"`
 	// Directory on this machine for the software bills of materials (SPDX and CycloneDX, as JSON), which is made where it is
 	// missing. They stay on the image too, in /usr/share/flowagent. Empty: only there.
 	SBOMDirectory string `mapstructure:"sbom_directory"`
@@ -190,6 +195,12 @@ func (c *Config) check() error {
 	for _, port := range c.AllowPorts {
 		if !portForm.MatchString(port) {
 			refuse("allow_ports: %q is no port: write it like 22 or 68/udp", port)
+		}
+	}
+	for _, pattern := range c.AllowFiles {
+		// The flag that it is passed by is a list.
+		if _, err := path.Match(pattern, ""); err != nil || !path.IsAbs(pattern) || strings.ContainsAny(pattern, ",\"\n") {
+			refuse("allow_files: %q is no pattern of paths: begin it with a slash, close its brackets and use no comma, quote or line end", pattern)
 		}
 	}
 	for name, value := range c.Environment {

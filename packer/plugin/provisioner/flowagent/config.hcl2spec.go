@@ -33,6 +33,7 @@ type FlatConfig struct {
 	EngineKeyFingerprint *string           `mapstructure:"engine_key_fingerprint" cty:"engine_key_fingerprint" hcl:"engine_key_fingerprint"`
 	Profiles             []string          `mapstructure:"profiles" cty:"profiles" hcl:"profiles"`
 	AllowPorts           []string          `mapstructure:"allow_ports" cty:"allow_ports" hcl:"allow_ports"`
+	AllowFiles           []string          `mapstructure:"allow_files" cty:"allow_files" hcl:"allow_files"`
 	SBOMDirectory        *string           `mapstructure:"sbom_directory" cty:"sbom_directory" hcl:"sbom_directory"`
 	VerifyReport         *string           `mapstructure:"verify_report" cty:"verify_report" hcl:"verify_report"`
 	SkipSeal             *bool             `mapstructure:"skip_seal" cty:"skip_seal" hcl:"skip_seal"`
@@ -80,6 +81,7 @@ func (*FlatConfig) HCL2Spec() map[string]hcldec.Spec {
 		"engine_key_fingerprint":     &hcldec.AttrSpec{Name: "engine_key_fingerprint", Type: cty.String, Required: false},
 		"profiles":                   &hcldec.AttrSpec{Name: "profiles", Type: cty.List(cty.String), Required: false},
 		"allow_ports":                &hcldec.AttrSpec{Name: "allow_ports", Type: cty.List(cty.String), Required: false},
+		"allow_files":                &hcldec.AttrSpec{Name: "allow_files", Type: cty.List(cty.String), Required: false},
 		"sbom_directory":             &hcldec.AttrSpec{Name: "sbom_directory", Type: cty.String, Required: false},
 		"verify_report":              &hcldec.AttrSpec{Name: "verify_report", Type: cty.String, Required: false},
 		"skip_seal":                  &hcldec.AttrSpec{Name: "skip_seal", Type: cty.Bool, Required: false},
