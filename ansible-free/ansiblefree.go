@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-//go:embed apt.conf.d chrony cloud-init/image docker journald.conf.d modprobe.d nftables sshd_config.d sysctl.d systemd sysusers.d tmpfiles.d
+//go:embed apt.conf.d chrony cloud-init/image docker journald.conf.d modprobe.d nftables resolved.conf.d sshd_config.d sysctl.d systemd sysusers.d tmpfiles.d
 var embedded embed.FS
 
 // Profile is a set of files that makes sense by itself.
@@ -24,7 +24,7 @@ type Profile string
 // The profiles, in the order in which they are installed.
 const (
 	Agent     Profile = "agent"     // the agent's units, group and directories; part of every choice
-	Base      Profile = "base"      // engine, journal, clock, updates, cloud-init: what any node needs
+	Base      Profile = "base"      // engine, journal, names, clock, updates, cloud-init: what any node needs
 	EC2       Profile = "ec2"       // what only an EC2 instance can use
 	Hardening Profile = "hardening" // packet filter, SSH, kernel
 )
@@ -91,6 +91,7 @@ var table = []File{
 	{Source: "docker/daemon.json", Path: "/etc/docker/daemon.json", Mode: 0o644, Profile: Base, Reader: dockerd, Activate: "systemctl restart docker.service"},
 	{Source: "systemd/docker.service.d/60-flowagent.conf", Path: units + "docker.service.d/60-flowagent.conf", Mode: 0o644, Profile: Base},
 	{Source: "journald.conf.d/60-flowagent.conf", Path: "/usr/lib/systemd/journald.conf.d/60-flowagent.conf", Mode: 0o644, Profile: Base, Activate: "systemctl restart systemd-journald.service"},
+	{Source: "resolved.conf.d/60-flowagent.conf", Path: "/usr/lib/systemd/resolved.conf.d/60-flowagent.conf", Mode: 0o644, Profile: Base, Activate: "systemctl try-restart systemd-resolved.service"},
 	{Source: "chrony/flowagent.conf", Path: "/etc/chrony/conf.d/60-flowagent.conf", Mode: 0o644, Profile: Base, Reader: chronyd, Activate: "systemctl restart chrony.service"},
 	{Source: "apt.conf.d/60flowagent", Path: "/etc/apt/apt.conf.d/60flowagent", Mode: 0o644, Profile: Base, Reader: unattended},
 	{Source: "systemd/apt-.timer.d/60-flowagent.conf", Path: units + "apt-.timer.d/60-flowagent.conf", Mode: 0o644, Profile: Base},

@@ -30,15 +30,6 @@ build {
   name    = "node"
   sources = ["source.amazon-ebs.aws", "source.qemu.onprem"]
 
-  # A node answers no neighbour's question for names; Debian's systemd-resolved does, on port 5355.
-  provisioner "shell" {
-    inline = [
-      "mkdir -p /etc/systemd/resolved.conf.d",
-      "printf '[Resolve]\\nLLMNR=no\\nMulticastDNS=no\\n' >/etc/systemd/resolved.conf.d/60-flowagent.conf",
-      "systemctl try-restart systemd-resolved.service",
-    ]
-  }
-
   # Last of all, since it seals the machine: what comes after would be on every clone.
   provisioner "flowagent" {
     binary             = var.agent_binary

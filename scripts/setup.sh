@@ -247,7 +247,7 @@ setup_machine() {
 # What reads the files of ansible-free on a node, in a system of its own: cloud-init, say, on a developer's machine would
 # act at its next boot. The servers are those of the roles database and edge; curl is for asking through the
 # packet filter.
-readonly nodefiles_packages=$machine_packages,apt-utils,age,chrony,cloud-init,curl,kmod,nftables,nginx-light,openssh-server,postgresql-17,procps,python3-yaml,ssl-cert,sudo,unattended-upgrades,valkey-server
+readonly nodefiles_packages=$machine_packages,apt-utils,age,chrony,cloud-init,curl,kmod,nftables,nginx-light,openssh-server,postgresql-17,procps,python3-yaml,ssl-cert,sudo,systemd-resolved,unattended-upgrades,valkey-server
 
 setup_nodefiles() {
   make_system nodefiles 'the system that checks the files of a node, from Debian packages (two minutes, 800 MB)' \

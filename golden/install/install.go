@@ -80,7 +80,8 @@ type Result struct {
 	Files   []File    `json:"files"`
 	Steps   []Step    `json:"steps"`
 	Missing []Missing `json:"missing"`
-	// Activate are the commands by which a running machine heeds what is new or changed, in order; none for a root elsewhere.
+	// Activate are the commands by which a running machine heeds what is new or changed, in order, but for programs and units
+	// that it doesn't have; none for a root elsewhere.
 	Activate []string `json:"activate"`
 }
 
@@ -139,7 +140,28 @@ func (in *installer) all() error {
 			in.result.Activate = append(in.result.Activate, f.Activate)
 		}
 	}
+	in.result.Activate = slices.DeleteFunc(in.result.Activate, func(command string) bool { return !in.possible(command) })
 	return nil
+}
+
+// possible tells whether the machine has what a command is about. Where it lacks, it will read the files when it is installed.
+func (in *installer) possible(command string) bool {
+	words := strings.Fields(command)
+	if words[0] != "systemctl" {
+		return path.IsAbs(words[0]) || in.has(words[0])
+	}
+	unit := words[len(words)-1]
+	for _, dir := range []string{"etc/systemd/system", "usr/lib/systemd/system"} {
+		name := path.Join(dir, unit)
+		if _, err := in.root.Lstat(name); err == nil {
+			target, _ := in.root.Readlink(name)
+			return target != "/dev/null" // a masked one can't be restarted
+		}
+		if slices.ContainsFunc(in.result.Files, func(f File) bool { return f.Path == "/"+name }) {
+			return true // in a dry run
+		}
+	}
+	return false
 }
 
 // binary installs the program, unless it is the installed one that runs.

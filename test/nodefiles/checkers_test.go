@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	ansiblefree "github.com/flowviz/flowagent/ansible-free"
+	"github.com/flowviz/flowagent/golden/install"
 	"github.com/flowviz/flowagent/test/lab"
 )
 
@@ -103,6 +104,26 @@ var checkers = []checker{
 			return ""
 		},
 		broken: "SystemMaxUsage=1G\n",
+	},
+	{
+		name:  "systemd-resolved",
+		files: []string{"resolved.conf.d/60-flowagent.conf"},
+		check: func(t *testing.T, m *lab.MachineServer) string {
+			// It has no check either, and says what it doesn't understand when it starts.
+			m.Run(t, "systemctl", "restart", "systemd-resolved.service")
+			m.Run(t, "journalctl", "--sync")
+			run := strings.TrimSpace(m.Run(t, "systemctl", "show", "--property=InvocationID", "--value", "systemd-resolved.service"))
+			if said := m.Run(t, "journalctl", "--no-pager", "--output=cat", "_SYSTEMD_INVOCATION_ID="+run); said == "" || strings.Contains(said, "60-flowagent.conf:") {
+				return "systemd-resolved says: " + said
+			}
+			for _, protocol := range []string{"llmnr", "mdns"} {
+				if said := strings.TrimSpace(m.Run(t, "resolvectl", protocol)); !strings.HasPrefix(said, "Global: no") {
+					return "resolvectl " + protocol + " says: " + said
+				}
+			}
+			return ""
+		},
+		broken: "LLMMR=no\n",
 	},
 	{
 		name:  "sysctl",
@@ -284,6 +305,48 @@ func TestSSHOffersNothingOldAndTakesKeysOnly(t *testing.T) {
 			if name == "macs" && !strings.Contains(algorithm, "-etm@") {
 				t.Errorf("%s: %s is a MAC over the plain text", name, algorithm)
 			}
+		}
+	}
+}
+
+// Debian's systemd-resolved answers, on each network that it finds, until the line that the installation prints is followed.
+func TestANodeAnswersNoNeighboursQuestionForNames(t *testing.T) {
+	t.Parallel()
+	m := machine(t)
+	withNeighbours(t, m)
+	answers := func() bool {
+		for line := range strings.Lines(m.Run(t, "ss", "--no-header", "--listening", "--numeric", "--tcp", "--udp")) {
+			if fields := strings.Fields(line); len(fields) > 4 && (strings.HasSuffix(fields[4], ":5355") || strings.HasSuffix(fields[4], ":5353")) {
+				return true
+			}
+		}
+		return false
+	}
+	// toHeed installs the file anew, and returns what the installation names for it.
+	toHeed := func() []string {
+		m.Run(t, "rm", "/usr/lib/systemd/resolved.conf.d/60-flowagent.conf")
+		var result install.Result
+		if err := json.Unmarshal([]byte(m.Run(t, "flowagent", "image", "install", "--output=json")), &result); err != nil {
+			t.Fatal(err)
+		}
+		return result.Activate
+	}
+	eventually(t, "the distribution's systemd-resolved answers neighbours", answers)
+	commands := toHeed()
+	if len(commands) != 1 {
+		t.Fatalf("got %q to heed one file, want one command", commands)
+	}
+	m.Run(t, "sh", "-c", commands[0])
+	// It has both networks now.
+	eventually(t, "systemd-resolved knows the network", func() bool { return strings.Contains(m.Run(t, "resolvectl", "status"), "(far)") })
+	if answers() {
+		t.Errorf("it still answers:\n%s", m.Run(t, "ss", "--listening", "--numeric", "--tcp", "--udp", "--processes"))
+	}
+	// A machine may do without it.
+	for _, without := range []string{"systemctl mask systemd-resolved.service", "rm /usr/lib/systemd/system/systemd-resolved.service; systemctl unmask systemd-resolved.service"} {
+		m.Run(t, "sh", "-c", without)
+		if commands := toHeed(); len(commands) > 0 {
+			t.Errorf("after %s: got %q, want nothing to restart", without, commands)
 		}
 	}
 }

@@ -20,6 +20,7 @@ var settingOf = map[string]*regexp.Regexp{
 	"cloud-init/image":         regexp.MustCompile(`^(\w+):`),
 	"journald.conf.d":          regexp.MustCompile(`^(\w+)=`),
 	"modprobe.d":               regexp.MustCompile(`^install (\w+) `),
+	"resolved.conf.d":          regexp.MustCompile(`^(\w+)=`),
 	"sshd_config.d":            regexp.MustCompile(`^([A-Z]\w+) `),
 	"sysctl.d":                 regexp.MustCompile(`^-?([a-z]\S+) =`),
 	"systemd/apt-.timer.d":     regexp.MustCompile(`^(\w+)=`),

@@ -17,16 +17,26 @@ func TestBakesANodeInOrder(t *testing.T) {
 	t.Parallel()
 	g := newTarget(t, "")
 	dir := t.TempDir()
+	// One that is there, for the machine has none.
+	g.Put(t, "/etc/systemd/system/systemd-resolved.service", []byte("[Service]\nExecStart=/usr/bin/sleep infinity\n"), 0o644)
+	g.Run(t, "systemctl", "start", "systemd-resolved.service")
+	names := g.Run(t, "systemctl", "show", "--property=InvocationID", "systemd-resolved.service")
 	out := g.build(settings{
 		"sbom_directory": quote(filepath.Join(dir, "sboms")),
 		"verify_report":  quote(filepath.Join(dir, "verify.json")),
 		"allow_files":    `["/app/lib/tests/*.pem", "/opt/somebody's [k]ey"]`,
 	})
-	if !strings.Contains(out, "machine-id") {
-		t.Errorf("the checks of the verification are not shown:\n%s", out)
+	for what, want := range map[string]string{"the checks of the verification": "machine-id", "the files that were installed": "/usr/lib/systemd/system/flowagent.service"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%s are not shown:\n%s", what, out)
+		}
+	}
+	// The agent of a target that becomes an image is not started, which its calls would show.
+	if g.Run(t, "systemctl", "show", "--property=InvocationID", "systemd-resolved.service") == names {
+		t.Error("systemd-resolved still listens with its old settings")
 	}
 	want := []string{
-		"image install --profile=agent", "config validate", "image pull", "image sbom --output=json --output-dir=/usr/share/flowagent",
+		"image install --output=json --profile=agent", "config validate", "image pull", "image sbom --output=json --output-dir=/usr/share/flowagent",
 		"image seal --yes", "image verify --output=json --allow-file=/app/lib/tests/*.pem --allow-file=/opt/somebody's [k]ey",
 	}
 	if diff := cmp.Diff(want, g.calls()); diff != "" {

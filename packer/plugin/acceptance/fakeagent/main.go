@@ -1,7 +1,7 @@
 // Command fakeagent stands in for flowagent on the target. It notes each call in /var/lib/fakeagent/calls. Where
 // /var/lib/fakeagent/COMMAND-SUBCOMMAND holds a text, it prints that and fails; where the text is "hang", it never ends.
-// `image install` brings two units, `image sbom` writes two files and `image verify` a report, as the real one does; a text
-// that begins with { is the report of a verification that failed.
+// `image install` brings two units and names what makes a running machine heed them, `image sbom` writes two files and
+// `image verify` a report, as the real one does; a text that begins with { is the report of a verification that failed.
 package main
 
 import (
@@ -129,5 +129,10 @@ func units() error {
 			return err
 		}
 	}
+	activate := `"systemctl restart flowagent.service"`
+	if _, err := os.Stat("/etc/systemd/system/systemd-resolved.service"); err == nil {
+		activate += `, "systemctl try-restart systemd-resolved.service"`
+	}
+	fmt.Printf(`{"files": [{"path": "/usr/lib/systemd/system/flowagent.service", "state": "new", "profile": "agent", "mode": "0644"}], "activate": [%s]}`, activate)
 	return nil
 }

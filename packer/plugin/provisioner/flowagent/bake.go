@@ -13,6 +13,8 @@ import (
 
 	"al.essio.dev/pkg/shellescape"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
+
+	"github.com/flowviz/flowagent/golden/install"
 )
 
 // bake is one target on its way to an image.
@@ -145,8 +147,8 @@ func (b *bake) install(ctx context.Context) error {
 	if err := b.place(ctx, "install the binary", uploads[:1], 0); err != nil {
 		return err
 	}
-	profiles := "--profile=" + strings.Join(b.config.Profiles, ",")
-	if err := b.command(ctx, "install the node's units and settings", b.config.StepTimeout, remoteBinary, "image", "install", profiles); err != nil {
+	heed, err := b.installSettings(ctx)
+	if err != nil {
 		return err
 	}
 	if err := b.place(ctx, "install the node's files", uploads[1:], 1); err != nil {
@@ -156,11 +158,42 @@ func (b *bake) install(ctx context.Context) error {
 		return err
 	}
 	// The engine's settings may be new. That it starts with them is seen here and not at the first boot.
-	_, err := b.run(ctx, step{name: "start Docker Engine and enable the node's units", limit: b.config.StepTimeout, script: `
+	_, err = b.run(ctx, step{name: "start Docker Engine and enable the node's units", limit: b.config.StepTimeout, script: `
 systemctl daemon-reload
 systemctl enable --quiet docker.service flowagent.service
-systemctl restart docker.service || { journalctl --no-pager --quiet --lines=20 --unit=docker.service; exit 1; }`})
+systemctl restart docker.service || { journalctl --no-pager --quiet --lines=20 --unit=docker.service; exit 1; }
+` + strings.Join(heed, "\n")})
 	return err
+}
+
+// installSettings has the binary install what it brings, and returns the commands by which the target heeds at once what the
+// rest of the build depends on.
+func (b *bake) installSettings(ctx context.Context) (heed []string, err error) {
+	words := []string{remoteBinary, "image", "install", "--output=json", "--profile=" + strings.Join(b.config.Profiles, ",")}
+	answer, err := b.run(ctx, step{name: "install the node's units and settings", script: shellescape.QuoteCommand(words), limit: b.config.StepTimeout, quiet: true})
+	var result install.Result
+	if json.Unmarshal([]byte(answer), &result) != nil {
+		if err == nil {
+			err = fmt.Errorf("install the node's units and settings: flowagent does not say what it did: is the binary of this plugin's version? It said: %.200s", answer)
+		}
+		return nil, err
+	}
+	for _, command := range result.Activate {
+		if heededAtOnce(command) {
+			heed = append(heed, command)
+		}
+	}
+	result.Activate = nil // the others are heeded by a clone, at its first boot
+	var table strings.Builder
+	_ = result.WriteTable(&table) // into memory
+	b.ui.Say(strings.TrimSpace(table.String()))
+	return heed, err
+}
+
+// heededAtOnce tells whether a command is one that the build itself needs: verification judges who listens now. The engine is
+// restarted in any case. Others would start the application here, or shut the build out by the packet filter or by SSH.
+func heededAtOnce(command string) bool {
+	return strings.HasSuffix(command, " systemd-resolved.service")
 }
 
 // place moves uploads to where they belong; first is the number of the first one.
