@@ -157,7 +157,7 @@ func TestFailsWithWhatTheTargetSaid(t *testing.T) {
 				g.Run(g.t, "rm", "-rf", "/etc/apt/sources.list.d")
 			},
 			changes: settings{"profiles": `["agent", "hardening"]`},
-			want:    []string{"install nftables: a command on the target ended with code 100", "127.0.0.1:9", "See whether the target reaches its package mirrors"},
+			want:    []string{"install nftables, kmod: a command on the target ended with code 100", "127.0.0.1:9", "See whether the target reaches its package mirrors"},
 			never:   "image install",
 		},
 	} {

@@ -5,7 +5,6 @@ package flowagent
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"path"
 	"regexp"
@@ -16,6 +15,8 @@ import (
 	"github.com/hashicorp/packer-plugin-sdk/common"
 	packersdk "github.com/hashicorp/packer-plugin-sdk/packer"
 	"github.com/hashicorp/packer-plugin-sdk/template/interpolate"
+
+	ansiblefree "github.com/flowviz/flowagent/ansible-free"
 )
 
 // Where an engine comes from.
@@ -115,7 +116,8 @@ type Config struct {
 	// Longest time for any other single step. Default `5m`.
 	StepTimeout time.Duration `mapstructure:"step_timeout"`
 
-	ctx interpolate.Context
+	profiles []ansiblefree.Profile // of Profiles, once they are checked
+	ctx      interpolate.Context
 }
 
 var (
@@ -187,10 +189,9 @@ func (c *Config) check() error {
 	if !fingerprintForm.MatchString(c.EngineKeyFingerprint) {
 		refuse("engine_key_fingerprint is no fingerprint: write its 40 hexadecimal digits, as `gpg --show-keys` prints them")
 	}
-	for _, name := range c.Profiles {
-		if _, known := profilePrograms[name]; !known {
-			refuse("profiles: %q is unknown: use %s", name, strings.Join(slices.Sorted(maps.Keys(profilePrograms)), ", "))
-		}
+	var err error
+	if c.profiles, err = ansiblefree.ParseProfiles(c.Profiles); err != nil {
+		refuse("profiles: %w", err)
 	}
 	for _, port := range c.AllowPorts {
 		if !portForm.MatchString(port) {

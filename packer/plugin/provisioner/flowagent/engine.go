@@ -5,12 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/ProtonMail/go-crypto/openpgp"
+
+	ansiblefree "github.com/flowviz/flowagent/ansible-free"
 )
 
 // Packages of an engine and of the compose plugin, by where they come from.
@@ -61,13 +62,20 @@ const pinFunctions = `pinned() {
 }
 `
 
-// profilePrograms are the programs that the settings of a profile are for, and their packages, the same on Debian and
+// programsOf are the programs that read the files of the profiles, with their packages, which are the same on Debian and
 // Ubuntu. The engine is apart, and cloud-init is left to the source image: a machine without it has no use for it.
-var profilePrograms = map[string]map[string]string{
-	"agent":     {},
-	"base":      {"chronyd": "chrony", "unattended-upgrade": "unattended-upgrades"},
-	"ec2":       {"chronyd": "chrony"},
-	"hardening": {"nft": "nftables"},
+func programsOf(profiles []ansiblefree.Profile) []ansiblefree.Program {
+	var programs []ansiblefree.Program
+	for _, f := range ansiblefree.Files(profiles...) {
+		switch f.Reader.Name {
+		case "", "dockerd", "cloud-init":
+			continue
+		}
+		if !slices.Contains(programs, f.Reader) {
+			programs = append(programs, f.Reader)
+		}
+	}
+	return programs
 }
 
 // wanted are the packages that the target lacks, and the versions that the template asks for: "" for any.
@@ -89,12 +97,9 @@ func (b *bake) wanted() (names []string, versions map[string]string) {
 	if b.facts.compose == "" {
 		add(from.compose, b.config.ComposeVersion)
 	}
-	for _, profile := range b.config.Profiles {
-		programs := profilePrograms[profile]
-		for _, program := range slices.Sorted(maps.Keys(programs)) {
-			if !slices.Contains(b.facts.programs, program) {
-				add(programs[program], "")
-			}
+	for _, program := range programsOf(b.config.profiles) {
+		if !slices.Contains(b.facts.programs, program.Name) {
+			add(program.Package, "")
 		}
 	}
 	return names, versions

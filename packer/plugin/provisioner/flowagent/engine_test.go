@@ -13,6 +13,8 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/google/go-cmp/cmp"
+
+	ansiblefree "github.com/flowviz/flowagent/ansible-free"
 )
 
 // makeKeyring makes an armored keyring of fresh keys, and returns the fingerprint of the first.
@@ -98,7 +100,8 @@ END
 }
 
 func TestPackagesAreWhatTheDistributionCallsThem(t *testing.T) {
-	all := []string{"chronyd", "unattended-upgrade", "nft"}
+	profiles := []ansiblefree.Profile{ansiblefree.Agent, ansiblefree.Base, ansiblefree.Hardening}
+	all := []string{"chronyd", "unattended-upgrade", "nft", "sshd", "modprobe"}
 	for name, c := range map[string]struct {
 		facts facts
 		from  string
@@ -108,10 +111,10 @@ func TestPackagesAreWhatTheDistributionCallsThem(t *testing.T) {
 		"Ubuntu":            {facts{distribution: "ubuntu", programs: all}, engineDistribution, []string{"docker.io", "docker-compose-v2"}},
 		"Docker's":          {facts{distribution: "debian", programs: all}, engineDocker, []string{"docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin"}},
 		"the plugin alone":  {facts{distribution: "debian", engine: "26", programs: all}, engineDistribution, []string{"docker-compose"}},
-		"what profiles use": {facts{distribution: "debian", engine: "26", compose: "2"}, engineDistribution, []string{"chrony", "unattended-upgrades", "nftables"}},
+		"what profiles use": {facts{distribution: "debian", engine: "26", compose: "2", programs: all[3:]}, engineDistribution, []string{"chrony", "unattended-upgrades", "nftables"}},
 		"nothing":           {facts{distribution: "debian", engine: "26", compose: "2", programs: all}, engineDistribution, nil},
 	} {
-		b := &bake{facts: &c.facts, config: &Config{Engine: c.from, Profiles: []string{"base", "hardening"}}}
+		b := &bake{facts: &c.facts, config: &Config{Engine: c.from, profiles: profiles}}
 		if got, _ := b.wanted(); !cmp.Equal(got, c.want) {
 			t.Errorf("%s: got %v, want %v", name, got, c.want)
 		}

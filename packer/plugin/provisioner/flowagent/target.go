@@ -9,6 +9,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"al.essio.dev/pkg/shellescape"
+
+	ansiblefree "github.com/flowviz/flowagent/ansible-free"
 )
 
 // probeLimit bounds the questions that come before anything is done. They take a second, and ten under emulation.
@@ -23,7 +27,7 @@ type facts struct {
 	freeMB                          int    // on the file system of /var
 	cloudInit                       bool
 	engine, compose                 string   // versions; empty where there is none
-	programs                        []string // of profilePrograms, those that are there
+	programs                        []string // those of programsOf that are there
 }
 
 // supported are the releases that the units, the packages and the seal are tested with.
@@ -31,7 +35,15 @@ var supported = map[string][]string{"debian": {"13"}, "ubuntu": {"22.04", "24.04
 
 // probe asks everything at once, as a user who may have no rights at all. Versions of a part that is there and doesn't
 // tell its own are "unknown".
-const probe = `
+func probe() string {
+	var names []string
+	for _, p := range programsOf(ansiblefree.Profiles) {
+		names = append(names, p.Name)
+	}
+	return "programs=" + shellescape.Quote(strings.Join(names, " ")) + probeScript
+}
+
+const probeScript = `
 if [ -r /etc/os-release ]; then . /etc/os-release; fi
 said() { printf '%s=%s\n' "$1" "$2"; }
 said distribution "${ID:-}"
@@ -48,7 +60,7 @@ if command -v dockerd >/dev/null; then
   version=$(dockerd --version 2>/dev/null | sed -n 's/^Docker version \([^ ,]*\).*/\1/p')
   said engine "${version:-unknown}"
 fi
-for program in chronyd unattended-upgrade nft; do
+for program in $programs; do
   if command -v "$program" >/dev/null; then said program "$program"; fi
 done
 for dir in /usr/local/lib/docker/cli-plugins /usr/local/libexec/docker/cli-plugins /usr/lib/docker/cli-plugins /usr/libexec/docker/cli-plugins; do
@@ -62,7 +74,7 @@ done
 
 // askFacts runs the probe, before it is known who the connection's user is.
 func (r *remote) askFacts(ctx context.Context) (*facts, error) {
-	answer, err := r.run(ctx, step{name: "look at the target", script: probe, limit: probeLimit, quiet: true})
+	answer, err := r.run(ctx, step{name: "look at the target", script: probe(), limit: probeLimit, quiet: true})
 	if err != nil {
 		return nil, err
 	}
