@@ -117,7 +117,7 @@ variable "registry_passwords" {
 
 variable "profiles" {
   type        = list(string)
-  description = "Settings for the node beside the agent's own: base (engine, journal, clock, updates), hardening (packet filter, SSH, kernel). AMIs get ec2 as well."
+  description = "Settings for the node beside the agent's own: base (engine, journal, names, clock, updates), hardening (packet filter, SSH, kernel). AMIs get ec2 as well."
   default     = ["base", "hardening"]
   validation {
     condition     = alltrue([for name in var.profiles : contains(["base", "hardening"], name)])

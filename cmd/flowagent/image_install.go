@@ -22,7 +22,7 @@ func newImageInstallCommand(g *globals) *cobra.Command {
 		Short: "Install this program, its units and a node's settings, here or on a mounted disk",
 		Long: `Installs this program as /usr/bin/flowagent with its units and group, and the settings of the profiles:
 
-  base       Docker Engine, journal, clock, unattended security updates, cloud-init
+  base       Docker Engine, journal, names, clock, unattended security updates, cloud-init
   ec2        EC2's time service
   hardening  packet filter, SSH, kernel
 

@@ -79,7 +79,7 @@ type Config struct {
 	EngineKeyFingerprint string `mapstructure:"engine_key_fingerprint"`
 
 	// Profiles of settings that `flowagent image install` puts on the node, with the packages that they are for: `agent`
-	// (the units alone, and part of every choice), `base` (engine, journal, clock, security updates, cloud-init), `ec2`
+	// (the units alone, and part of every choice), `base` (engine, journal, names, clock, security updates, cloud-init), `ec2`
 	// (EC2's time service) and `hardening` (packet filter, SSH, kernel). Default `["base", "hardening"]`.
 	Profiles []string `mapstructure:"profiles"`
 	// Ports that may be listened on while the image is made, besides the one of `health.listen`, such as `22` or `68/udp`.
