@@ -14,7 +14,7 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo env "PATH=$$PATH" "DEMO_ONCE
 
 DESTDIR ?=
 
-.PHONY: help build install tools packer-tools plugin plugin-release plugin-check plugin-test image-e2e image-bench setup test faults drain-e2e fuzz lint demo demo-aws bench clean
+.PHONY: help build install tools packer-tools plugin plugin-release plugin-check plugin-test image-e2e image-bench setup test infra-test drift faults drain-e2e fuzz lint demo demo-aws bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -78,6 +78,14 @@ drain-e2e: tools ## replaces ten nodes under load, behind nginx, and counts what
 
 faults: setup tools ## every trigger of a drain against everything that can go wrong in one, as a matrix; minutes
 	scripts/faults.sh
+
+infra-test: ## infrastructure/ against a stand-in for AWS: terraform test, production applied, planned and read back; minutes
+	scripts/infra-test.sh
+
+ENVIRONMENT ?= production
+
+drift: ## what in AWS is no longer as Terraform left it, for ENVIRONMENT (production); needs credentials, changes nothing
+	scripts/drift.sh $(ENVIRONMENT)
 
 fuzz: ## the readers of PostgreSQL's and Redis' answers for FUZZTIME (1m) each, other fuzz functions for ten seconds
 	scripts/fuzz.sh

@@ -6,6 +6,8 @@
 #   scripts/setup.sh engine     a running Docker Engine; installed and started only if none answers
 #   scripts/setup.sh engine-stop  ends the engine if `engine` started it, and nothing otherwise
 #   scripts/setup.sh lab        what the lab starts: dockerd, docker-registry, nginx, moto_server
+#   scripts/setup.sh moto       moto_server alone, AWS in one process
+#   scripts/setup.sh aws        the AWS command line
 #   scripts/setup.sh postgres   PostgreSQL's programs, whose servers the tests start themselves; no server is set up
 #   scripts/setup.sh redis      redis-server and dbus-daemon, which the tests of the health probes start themselves
 #   scripts/setup.sh machine    systemd-nspawn, and the Debian system that the lab's machines boot
@@ -254,10 +256,14 @@ setup_nodefiles() {
     "${machine_options[@]}" --include="$nodefiles_packages"
 }
 
-# Debian has the AWS CLI as a package; Ubuntu 24.04 doesn't, so there it comes from pip, as moto does.
 setup_bench() {
   need curl curl
   need wrk wrk
+  setup_aws
+}
+
+# Debian has the AWS CLI as a package; Ubuntu 24.04 doesn't, so there it comes from pip, as moto does.
+setup_aws() {
   ! have aws || return 0
   [[ ! -x $build/venv/bin/aws ]] || return 0
   apt_refresh awscli
@@ -285,6 +291,8 @@ setup_one() {
   engine) setup_engine ;;
   engine-stop) stop_engine ;;
   lab) setup_lab ;;
+  moto) setup_moto ;;
+  aws) setup_aws ;;
   postgres) setup_postgres ;;
   redis)
     need redis-check-rdb redis-tools # the server under another name, without the service
@@ -298,7 +306,7 @@ setup_one() {
   bench) setup_bench ;;
   compiler) need gcc gcc libc6-dev ;;
   lint) need shellcheck shellcheck ;;
-  *) die "unknown part \"$1\": use engine, engine-stop, lab, postgres, redis, machine, nodefiles, images, image, demo, bench, compiler or lint" ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, moto, aws, postgres, redis, machine, nodefiles, images, image, demo, bench, compiler or lint" ;;
   esac
 }
 
