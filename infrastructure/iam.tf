@@ -55,19 +55,24 @@ data "aws_iam_policy_document" "agent" {
     sid       = "ReadOwnSecrets"
     actions   = ["secretsmanager:GetSecretValue"]
     resources = [for name in sort(local.node_secrets) : aws_secretsmanager_secret.main[name].arn]
-
-    condition {
-      test     = "StringEquals"
-      variable = "aws:ResourceTag/Environment"
-      values   = [var.environment]
-    }
   }
 
-  # AWS knows no resource for this call. It gives out nothing that ReadOwnSecrets doesn't.
-  statement {
-    sid       = "ReadSecretsTogether"
-    actions   = ["secretsmanager:BatchGetSecretValue"]
-    resources = ["*"]
+  # AWS knows no resource for this call, which the agent makes for two or more secrets. It gives out nothing that
+  # ReadOwnSecrets doesn't.
+  dynamic "statement" {
+    for_each = length(local.node_secrets) > 1 ? [var.aws_region] : []
+
+    content {
+      sid       = "ReadSecretsInBatches"
+      actions   = ["secretsmanager:BatchGetSecretValue"]
+      resources = ["*"]
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:RequestedRegion"
+        values   = [statement.value]
+      }
+    }
   }
 
   statement {
@@ -94,6 +99,12 @@ data "aws_iam_policy_document" "agent" {
     sid       = "AuthorizeRegistry"
     actions   = ["ecr:GetAuthorizationToken"]
     resources = ["*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestedRegion"
+      values   = [var.aws_region]
+    }
   }
 
   statement {
@@ -134,22 +145,52 @@ data "aws_iam_policy_document" "agent" {
   }
 
   statement {
-    sid       = "LeaveOwnTargets"
+    sid       = "LeaveOwnTargetGroups"
     actions   = ["elasticloadbalancing:DeregisterTargets", "elasticloadbalancing:RegisterTargets"]
     resources = [for color in sort(local.colors) : aws_lb_target_group.color[color].arn]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceTag/Environment"
+      values   = [var.environment]
+    }
+  }
+
+  # Load balancing looks instances up with the permission of whoever registers them. EC2 knows no resource for Describe calls.
+  statement {
+    sid = "LookUpTargets"
+    actions = [
+      "ec2:DescribeInstances",
+      "ec2:DescribeInternetGateways",
+      "ec2:DescribeSubnets",
+      "ec2:DescribeVpcs",
+    ]
+    resources = ["*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestedRegion"
+      values   = [var.aws_region]
+    }
   }
 
   statement {
-    sid       = "CountFailedLaunches"
+    sid       = "CountLaunchFailures"
     actions   = ["ssm:DeleteParameter", "ssm:GetParameter", "ssm:PutParameter"]
     resources = [for name in values(local.group_names) : "arn:${local.partition}:ssm:${var.aws_region}:${local.account_id}:parameter/flowagent/launch-failures/${name}"]
   }
 
   # CloudWatch knows no resource for metrics; the namespace is what it can be held to.
   statement {
-    sid       = "ReportMetrics"
+    sid       = "PublishMetrics"
     actions   = ["cloudwatch:PutMetricData"]
     resources = ["*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestedRegion"
+      values   = [var.aws_region]
+    }
 
     condition {
       test     = "StringEquals"
@@ -162,15 +203,9 @@ data "aws_iam_policy_document" "agent" {
     for_each = var.event_bus_name != null ? [var.event_bus_name] : []
 
     content {
-      sid       = "TellEventBus"
+      sid       = "PublishEvents"
       actions   = ["events:PutEvents"]
       resources = ["arn:${local.partition}:events:${var.aws_region}:${local.account_id}:event-bus/${statement.value}"]
-
-      condition {
-        test     = "StringEquals"
-        variable = "events:source"
-        values   = ["flowagent"]
-      }
     }
   }
 }

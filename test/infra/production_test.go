@@ -2,6 +2,7 @@ package infra
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"maps"
 	"os"
 	"os/exec"
@@ -12,7 +13,7 @@ import (
 	"time"
 
 	"github.com/flowviz/flowagent/agent/config"
-	"github.com/flowviz/flowagent/agent/launch"
+	"github.com/flowviz/flowagent/agent/iam"
 )
 
 const (
@@ -151,7 +152,9 @@ func testNodes(t *testing.T) {
 	t.Run("user data is a flowagent document that the image's configuration takes", func(t *testing.T) { testUserData(t, data.UserData) })
 }
 
-func testUserData(t *testing.T, encoded string) {
+// nodeConfiguration is what a node runs with: the image's configuration, and the user data over it.
+func nodeConfiguration(t *testing.T, encoded string) config.Config {
+	t.Helper()
 	document, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +175,11 @@ func testUserData(t *testing.T, encoded string) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, document)
 	}
-	c := loaded.Config
+	return loaded.Config
+}
+
+func testUserData(t *testing.T, encoded string) {
+	c := nodeConfiguration(t, encoded)
 	if c.Node.Environment != "production" || c.Node.Release != "2026.11.1" || c.Node.Provider != config.ProviderEC2 {
 		t.Errorf("node: got %+v", c.Node)
 	}
@@ -387,7 +394,7 @@ func testNetwork(t *testing.T) {
 }
 
 // unlimited are the statements that AWS offers no resource for. What else has a star is a mistake.
-var unlimited = []string{"AuthorizeRegistry", "DescribeFleet", "OpenSessions", "ReadSecretsTogether", "ReportMetrics"}
+var unlimited = []string{"AuthorizeRegistry", "DescribeFleet", "LookUpTargets", "OpenSessions", "PublishMetrics"}
 
 func testPermissions(t *testing.T, w *workspace) {
 	statements := map[string]statement{}
@@ -426,16 +433,7 @@ func testPermissions(t *testing.T, w *workspace) {
 			t.Errorf("got %v, want %s alone", got, want)
 		}
 	})
-	t.Run("failed launches are counted where the agent counts them", func(t *testing.T) {
-		var want words
-		for _, name := range []string{blue, green} {
-			want = append(want, "arn:aws:ssm:"+region+":"+account+":parameter"+launch.Parameter(name))
-		}
-		got := slices.Sorted(slices.Values(statements["CountFailedLaunches"].Resource))
-		if !slices.Equal(got, want) {
-			t.Errorf("got %v, want %v", got, want)
-		}
-	})
+	t.Run("nodes may do what flowagent iam-policy says that they need, and nothing else", testNeeded)
 	t.Run("the output is what the role has", func(t *testing.T) {
 		out := w.succeed(t, "output", "-json", "node_policies")
 		for _, sid := range []string{"ReadOwnSecrets", "OpenSessions"} {
@@ -444,6 +442,37 @@ func testPermissions(t *testing.T, w *workspace) {
 			}
 		}
 	})
+}
+
+// testNeeded compares the agent's policy with what a node of this deployment needs by its configuration.
+func testNeeded(t *testing.T) {
+	cfg := nodeConfiguration(t, templateOf(t).LaunchTemplateData.UserData)
+	for i := range cfg.Secrets.Items {
+		// The configuration names them, and Terraform knows which they are.
+		source := cfg.Secrets.Items[i].From.SecretsManager
+		source.ID = ask[string](t, "secretsmanager", "describe-secret", "--secret-id", source.ID, "--query", "ARN")
+	}
+	place := iam.Place{
+		Account: account, Region: region, Groups: []string{blue, green},
+		TargetGroups: ask[[]string](t, "elbv2", "describe-target-groups", "--query", "TargetGroups[].TargetGroupArn"),
+		Keys:         []string{ask[string](t, "secretsmanager", "describe-secret", "--secret-id", "flowviz/production/app", "--query", "KmsKeyId")},
+		Images:       []string{cfg.Workload.Variables["WMS_REGISTRY"] + "flowviz/app:" + cfg.Workload.Variables["IMAGE_TAG"]},
+		Tags:         map[string]string{"Environment": "production"},
+	}
+	needed, err := iam.Needed(cfg, place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	granted, err := iam.Parse(ask[json.RawMessage](t, "iam", "get-role-policy", "--role-name", "flowviz-production-node", "--policy-name", "flowagent", "--query", "PolicyDocument"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, difference := range iam.Compare(needed.Document, granted) {
+		t.Error(difference)
+	}
+	if len(needed.Statement) < 9 {
+		t.Errorf("%d statements are needed: the configuration isn't the one of this deployment", len(needed.Statement))
+	}
 }
 
 // testSecrets gives every secret a value that nobody would guess, has Terraform look at everything again, and searches the
