@@ -5,36 +5,59 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/compose-spec/compose-go/v2/types"
 )
 
-// withoutFinished returns the services for which a start has anything to do where one-shots, such as migrations, have done
-// their work already: `compose up` would run each of them again. That holds only while every service is as the files and the
-// override want it, and those that are to run do run. In every other case, and where that can't be told, it returns nil,
-// which stands for all services.
-func (r *Runner) withoutFinished(ctx context.Context) []string {
-	containers, err := r.containers(ctx)
-	if err != nil || len(containers) == 0 {
-		return nil
+// nothingToDo tells whether every service is as the files and the override want it: what is to run runs, and one-shots, such as
+// migrations, have done their work, which `compose up` would have them do again. Networks and volumes are made what the files
+// want on the way. Where it can't be told, the answer is no.
+func (r *Runner) nothingToDo(ctx context.Context) bool {
+	before, err := r.containers(ctx)
+	if err != nil || !r.settled(before) || !r.upToDate(ctx, before) {
+		return false
 	}
-	groups := byNumber(containers)
-	var running, finished []string
-	for _, service := range r.project.Services() {
-		all := groups[service]
-		switch {
-		case len(all) != r.project.replicas(service):
-			return nil
-		case !slices.ContainsFunc(all, func(c ContainerState) bool { return !c.running() }):
-			running = append(running, service)
-		case r.project.oneShot(service) && !slices.ContainsFunc(all, func(c ContainerState) bool { return !c.ended() || c.ExitCode != 0 || c.Error != "" }):
-			finished = append(finished, service)
-		default:
-			return nil
+	// It makes what is missing, and starts nothing. `up` for some services alone would be no way: to older versions of compose
+	// (2.26) a service without its dependencies is another one, which they recreate.
+	if err := r.compose(ctx, "create", "--no-build", "--pull", "never"); err != nil {
+		return false // `up` meets the same error, and says so
+	}
+	after, err := r.containers(ctx)
+	if err != nil || len(after) != len(before) || !r.settled(after) {
+		return false
+	}
+	for id := range before {
+		if _, same := after[id]; !same {
+			return false
 		}
 	}
-	if len(running) == 0 || len(finished) == 0 || !r.upToDate(ctx, containers) {
-		return nil
+	return true
+}
+
+// settled tells whether all services have their containers, and each of those runs, or has ended with 0 where that is what others
+// wait for.
+func (r *Runner) settled(containers map[string]ContainerState) bool {
+	groups := byNumber(containers)
+	for _, service := range r.project.Services() {
+		if len(groups[service]) != r.project.replicas(service) {
+			return false
+		}
+		for _, c := range groups[service] {
+			done := r.project.awaitedEnd(service) && c.ended() && c.ExitCode == 0 && c.Error == ""
+			if !c.running() && !done {
+				return false
+			}
+		}
 	}
-	return running
+	return true
+}
+
+// awaitedEnd tells whether an active service waits for this one's success. Without that, one that has ended may as well have
+// been stopped: many that are to run for ever have no restart policy.
+func (p *Project) awaitedEnd(service string) bool {
+	return p.oneShot(service) && slices.ContainsFunc(p.Services(), func(other string) bool {
+		return p.model.Services[other].DependsOn[service].Condition == types.ServiceConditionCompletedSuccessfully
+	})
 }
 
 // upToDate tells whether containers of active services were made of what the files and the override say now, by compose's own
@@ -42,7 +65,7 @@ func (r *Runner) withoutFinished(ctx context.Context) []string {
 func (r *Runner) upToDate(ctx context.Context, containers map[string]ContainerState) bool {
 	said, err := r.composeLines(ctx, "config", "--hash", "*")
 	if err != nil {
-		return false // `up` meets the same error, and says so
+		return false
 	}
 	wanted := map[string]string{}
 	for _, line := range said {

@@ -89,8 +89,8 @@ func (r *Runner) WaitReady(ctx context.Context, ready config.Ready, progress fun
 // an agent that is restarted repeats no migration.
 func (r *Runner) Start(ctx context.Context, ready config.Ready, progress func(State), services ...string) error {
 	return r.await(ctx, ready, progress, func(ctx context.Context) error {
-		if len(services) == 0 {
-			services = r.withoutFinished(ctx)
+		if len(services) == 0 && r.nothingToDo(ctx) {
+			return nil
 		}
 		return r.up(ctx, services)
 	})
