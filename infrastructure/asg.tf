@@ -280,7 +280,7 @@ resource "aws_autoscaling_lifecycle_hook" "color" {
 resource "aws_autoscaling_policy" "cpu" {
   for_each = local.colors
 
-  name                   = "cpu"
+  name                   = "${local.group_names[each.key]}-cpu"
   autoscaling_group_name = aws_autoscaling_group.color[each.key].name
   policy_type            = "TargetTrackingScaling"
 
@@ -296,7 +296,7 @@ resource "aws_autoscaling_policy" "cpu" {
 resource "aws_autoscaling_policy" "requests" {
   for_each = var.requests_per_node != null ? local.colors : toset([])
 
-  name                   = "requests"
+  name                   = "${local.group_names[each.key]}-requests"
   autoscaling_group_name = aws_autoscaling_group.color[each.key].name
   policy_type            = "TargetTrackingScaling"
 

@@ -80,7 +80,7 @@ run "production" {
   assert {
     condition = alltrue([
       for color, group in aws_autoscaling_group.color :
-      group.health_check_type == "ELB" && one(group.instance_maintenance_policy).min_healthy_percentage == 100 && length(group.instance_refresh) == 0 && length(group.suspended_processes) == 0
+      group.health_check_type == "ELB" && one(group.instance_maintenance_policy).min_healthy_percentage == 100 && length(group.instance_refresh) == 0 && try(length(group.suspended_processes), 0) == 0
     ])
     error_message = "Groups must ask the load balancer for health, keep capacity while they replace nodes, and leave refreshes to the rollout."
   }

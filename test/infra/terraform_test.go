@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -60,6 +61,10 @@ func (w *workspace) succeed(t *testing.T, arguments ...string) string {
 	t.Helper()
 	code, out := w.run(t, arguments...)
 	if code != 0 {
+		// What an apply planned before it failed is four thousand lines.
+		if i := strings.Index(out, "\nError: "); i >= 0 {
+			out = out[i:]
+		}
 		t.Fatalf("terraform %v: exit code %d\n%s", arguments, code, out)
 	}
 	return out

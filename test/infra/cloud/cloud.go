@@ -29,7 +29,7 @@ type Cloud struct {
 	mu           sync.Mutex
 	groups       []userGroup
 	replication  map[string]url.Values        // what a replication group was asked for, by its id
-	monitoring   map[string]map[string]string // what a database was asked for, by identifier and name
+	asked        map[string]map[string]string // what a resource was asked for, by the element that identifies it in answers
 	descriptions map[string]string            // of security group rules, by id
 }
 
@@ -47,7 +47,7 @@ func New(moto string) (*Cloud, error) {
 		Server:       server,
 		moto:         &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }},
 		replication:  map[string]url.Values{},
-		monitoring:   map[string]map[string]string{},
+		asked:        map[string]map[string]string{},
 		descriptions: map[string]string{},
 	}
 
@@ -60,6 +60,8 @@ func New(moto string) (*Cloud, error) {
 	c.watch("CreateReplicationGroup", c.noteReplicationGroup)
 	c.Handle("DescribeCacheClusters", http.HandlerFunc(c.describeCacheClusters))
 
+	c.mend("DescribeReplicationGroups", c.addMembers)
+
 	// Lifecycle hooks have a role and a queue that nobody asked for.
 	c.mend("DescribeLifecycleHooks", func(answer string) string {
 		return unwanted.ReplaceAllString(answer, "")
@@ -71,9 +73,24 @@ func New(moto string) (*Cloud, error) {
 	})
 
 	// Monitoring and Database Insights aren't kept.
-	c.watch("CreateDBInstance", c.noteMonitoring)
-	c.watch("ModifyDBInstance", c.noteMonitoring)
-	c.mend("DescribeDBInstances", c.addMonitoring)
+	c.remember("CreateDBInstance", "DBInstanceIdentifier", monitored)
+	c.remember("ModifyDBInstance", "DBInstanceIdentifier", monitored)
+	c.mend("DescribeDBInstances", c.addAfter("DBInstanceIdentifier"))
+
+	// The maintenance policy and the warm-up of an Auto Scaling group aren't kept.
+	c.remember("CreateAutoScalingGroup", "AutoScalingGroupName", maintained)
+	c.remember("UpdateAutoScalingGroup", "AutoScalingGroupName", maintained)
+	c.mend("DescribeAutoScalingGroups", c.addAfter("AutoScalingGroupName"))
+
+	// A scaling policy of one kind has an empty configuration of another, and doesn't say that it is on.
+	c.mend("DescribePolicies", func(answer string) string {
+		return strings.ReplaceAll(answer, "<PredictiveScalingConfiguration/>", "<Enabled>true</Enabled>")
+	})
+
+	// The tags of a launch template itself are mixed with those of its instances.
+	c.mend("DescribeLaunchTemplateVersions", func(answer string) string {
+		return templateTags.ReplaceAllString(answer, "")
+	})
 
 	// Descriptions of rules that name another security group aren't kept.
 	c.watch("AuthorizeSecurityGroupIngress", c.noteDescription)
@@ -146,45 +163,75 @@ func (r *recorder) send(w http.ResponseWriter, body string) {
 }
 
 var (
-	unwanted   = regexp.MustCompile(`<(RoleARN|NotificationTargetARN)>[^<]*</(RoleARN|NotificationTargetARN)>`)
-	identifier = regexp.MustCompile(`<DBInstanceIdentifier>([^<]*)</DBInstanceIdentifier>`)
-	ruleID     = regexp.MustCompile(`<securityGroupRuleId>([^<]*)</securityGroupRuleId>`)
+	unwanted     = regexp.MustCompile(`<(RoleARN|NotificationTargetARN)>[^<]*</(RoleARN|NotificationTargetARN)>`)
+	ruleID       = regexp.MustCompile(`<securityGroupRuleId>([^<]*)</securityGroupRuleId>`)
+	templateTags = regexp.MustCompile(`<item><resourceType>launch-template</resourceType><tagSet>.*?</tagSet></item>`)
 )
 
-// monitored are CreateDBInstance's parameters of which moto keeps none, and what answers call them.
-var monitored = map[string]string{
-	"DatabaseInsightsMode":               "DatabaseInsightsMode",
-	"EnablePerformanceInsights":          "PerformanceInsightsEnabled",
-	"MonitoringInterval":                 "MonitoringInterval",
-	"MonitoringRoleArn":                  "MonitoringRoleArn",
-	"PerformanceInsightsKMSKeyId":        "PerformanceInsightsKMSKeyId",
-	"PerformanceInsightsRetentionPeriod": "PerformanceInsightsRetentionPeriod",
-}
-
-func (c *Cloud) noteMonitoring(form url.Values, _ string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	id := form.Get("DBInstanceIdentifier")
-	if c.monitoring[id] == nil {
-		c.monitoring[id] = map[string]string{}
+// Parameters of which moto keeps none, and the elements of an answer that they become.
+var (
+	monitored = map[string]string{
+		"DatabaseInsightsMode":               "DatabaseInsightsMode",
+		"EnablePerformanceInsights":          "PerformanceInsightsEnabled",
+		"MonitoringInterval":                 "MonitoringInterval",
+		"MonitoringRoleArn":                  "MonitoringRoleArn",
+		"PerformanceInsightsKMSKeyId":        "PerformanceInsightsKMSKeyId",
+		"PerformanceInsightsRetentionPeriod": "PerformanceInsightsRetentionPeriod",
 	}
-	for asked, answered := range monitored {
-		if form.Has(asked) {
-			c.monitoring[id][answered] = form.Get(asked)
-		}
+	maintained = map[string]string{
+		"DefaultInstanceWarmup":                          "DefaultInstanceWarmup",
+		"InstanceMaintenancePolicy.MaxHealthyPercentage": "InstanceMaintenancePolicy.MaxHealthyPercentage",
+		"InstanceMaintenancePolicy.MinHealthyPercentage": "InstanceMaintenancePolicy.MinHealthyPercentage",
 	}
-}
+)
 
-func (c *Cloud) addMonitoring(answer string) string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return identifier.ReplaceAllStringFunc(answer, func(element string) string {
-		kept := c.monitoring[identifier.FindStringSubmatch(element)[1]]
-		for _, name := range slices.Sorted(maps.Keys(kept)) {
-			element += "<" + name + ">" + kept[name] + "</" + name + ">"
+// remember keeps parameters of an action for the resource that its identifier names.
+func (c *Cloud) remember(action, identifier string, parameters map[string]string) {
+	c.watch(action, func(form url.Values, _ string) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		key := "<" + identifier + ">" + form.Get(identifier) + "</" + identifier + ">"
+		if c.asked[key] == nil {
+			c.asked[key] = map[string]string{}
 		}
-		return element
+		for asked, answered := range parameters {
+			if form.Has(asked) {
+				c.asked[key][answered] = form.Get(asked)
+			}
+		}
 	})
+}
+
+// addAfter puts what was remembered after the element that identifies a resource.
+func (c *Cloud) addAfter(identifier string) func(answer string) string {
+	element := regexp.MustCompile("<" + identifier + ">[^<]*</" + identifier + ">")
+	return func(answer string) string {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return element.ReplaceAllStringFunc(answer, func(found string) string {
+			return found + elements(c.asked[found])
+		})
+	}
+}
+
+// elements writes parameters as XML; those with a dot in their name are parts of one element.
+func elements(parameters map[string]string) string {
+	var out strings.Builder
+	inner := map[string]map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		if outer, part, isPart := strings.Cut(name, "."); isPart {
+			if inner[outer] == nil {
+				inner[outer] = map[string]string{}
+			}
+			inner[outer][part] = parameters[name]
+			continue
+		}
+		out.WriteString("<" + name + ">" + parameters[name] + "</" + name + ">")
+	}
+	for _, name := range slices.Sorted(maps.Keys(inner)) {
+		out.WriteString("<" + name + ">" + elements(inner[name]) + "</" + name + ">")
+	}
+	return out.String()
 }
 
 func (c *Cloud) noteDescription(form url.Values, answer string) {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/flowviz/flowagent/internal/awsfake"
@@ -112,6 +113,9 @@ type cacheCluster struct {
 	Nodes             int      `xml:"NumCacheNodes"`
 	ReplicationGroup  string   `xml:"ReplicationGroupId"`
 	ParameterGroup    string   `xml:"CacheParameterGroup>CacheParameterGroupName"`
+	EncryptedAtRest   bool     `xml:"AtRestEncryptionEnabled"`
+	EncryptedOnTheWay bool     `xml:"TransitEncryptionEnabled"`
+	TransitEncryption string   `xml:"TransitEncryptionMode"`
 	SecurityGroups    []member `xml:"SecurityGroups>member"`
 }
 
@@ -128,6 +132,26 @@ func (c *Cloud) noteReplicationGroup(form url.Values, _ string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.replication[form.Get("ReplicationGroupId")] = form
+}
+
+var firstMember = regexp.MustCompile(`<MemberClusters><ClusterId>([^<]*)-001</ClusterId></MemberClusters>`)
+
+// addMembers names as many nodes as the group was asked for, where moto names the first alone.
+func (c *Cloud) addMembers(answer string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return firstMember.ReplaceAllStringFunc(answer, func(found string) string {
+		id := firstMember.FindStringSubmatch(found)[1]
+		count, err := strconv.Atoi(c.replication[id].Get("NumCacheClusters"))
+		if err != nil {
+			return found // a group that was asked for by shards
+		}
+		members := ""
+		for i := range count {
+			members += fmt.Sprintf("<ClusterId>%s-%03d</ClusterId>", id, i+1)
+		}
+		return "<MemberClusters>" + members + "</MemberClusters>"
+	})
 }
 
 // nodeName is how ElastiCache calls the nodes of a replication group.
@@ -151,7 +175,9 @@ func (c *Cloud) describeCacheClusters(w http.ResponseWriter, r *http.Request) {
 		ID: id, Status: "available", NodeType: group.Get("CacheNodeType"), Engine: group.Get("Engine"), EngineVersion: version,
 		SubnetGroup: group.Get("CacheSubnetGroupName"), MaintenanceWindow: group.Get("PreferredMaintenanceWindow"),
 		AutoMinorUpgrade: group.Get("AutoMinorVersionUpgrade") == "true", Nodes: 1, ReplicationGroup: name[1],
-		ParameterGroup: "default." + group.Get("Engine") + major,
+		ParameterGroup:  "default." + group.Get("Engine") + major,
+		EncryptedAtRest: group.Get("AtRestEncryptionEnabled") == "true", EncryptedOnTheWay: group.Get("TransitEncryptionEnabled") == "true",
+		TransitEncryption: group.Get("TransitEncryptionMode"),
 	}
 	for _, id := range list(group, "SecurityGroupIds.SecurityGroupId.%d") {
 		cluster.SecurityGroups = append(cluster.SecurityGroups, member{id, "active"})
