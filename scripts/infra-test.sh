@@ -71,5 +71,6 @@ export TF_PLUGIN_MIRROR
 go build -o "$build/bin/lab" ./test/lab/cmd/lab
 cd test/infra
 go mod download
-# Without the variable a missing part would be a reason to skip a test.
-CI=true exec "$build/bin/lab" test -count=1 -timeout 40m "$@" ./...
+# More at once than there are processors: the provider sleeps most of the time. Without CI a missing part would be a reason
+# to skip a test.
+CI=true exec "$build/bin/lab" test -count=1 -parallel 8 -timeout 40m "$@" ./...

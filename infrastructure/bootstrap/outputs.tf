@@ -1,6 +1,6 @@
 output "bucket" {
   description = "Name of the bucket of states, for environments/<name>/backend.hcl."
-  value       = aws_s3_bucket.state.id
+  value       = module.state.id
 }
 
 output "region" {

@@ -510,30 +510,37 @@ func testSecrets(t *testing.T, w *workspace) {
 	w.wantNoDifference(t, variables)
 }
 
-// testRollout does to AWS what a rollout does.
+// testRollout applies a new release and then does to AWS what a rollout does with it.
 func testRollout(t *testing.T, w *workspace) {
-	arns := map[string]string{}
-	for _, color := range []string{"blue", "green"} {
-		arns[color] = ask[string](t, "elbv2", "describe-target-groups", "--names", "flowviz-"+color+"-production", "--query", "TargetGroups[0].TargetGroupArn")
-	}
-	balancer := ask[string](t, "elbv2", "describe-load-balancers", "--names", "flowviz-alb-production", "--query", "LoadBalancers[0].LoadBalancerArn")
-	listener := ask[string](t, "elbv2", "describe-listeners", "--load-balancer-arn", balancer, "--query", "Listeners[?Port==`443`] | [0].ListenerArn")
-	weigh := func(t *testing.T, blue, green string) {
-		t.Helper()
-		tell(t, "elbv2", "modify-listener", "--listener-arn", listener, "--default-actions",
-			`[{"Type": "forward", "ForwardConfig": {"TargetGroups": [{"TargetGroupArn": "`+arns["blue"]+`", "Weight": `+blue+`}, {"TargetGroupArn": "`+arns["green"]+`", "Weight": `+green+`}]}}]`)
-	}
-	weigh(t, "90", "10")
-	defer weigh(t, "100", "0")
-	tell(t, "ec2", "create-launch-template-version", "--launch-template-name", "flowviz-production-node", "--source-version", "1", "--version-description", "by a rollout")
-	size := func(t *testing.T, nodes, version string) {
-		t.Helper()
-		tell(t, "autoscaling", "update-auto-scaling-group", "--auto-scaling-group-name", green, "--min-size", nodes, "--desired-capacity", nodes,
-			"--launch-template", "LaunchTemplateName=flowviz-production-node,Version="+version)
-	}
-	size(t, "2", "2")
-	defer size(t, "0", "1")
-	w.wantNoDifference(t, variables)
+	next := []string{variables, "-var=release=2026.11.2"}
+	w.succeed(t, append([]string{"apply", "-auto-approve"}, next...)...)
+	// The release that was there before, for whoever comes after.
+	defer w.succeed(t, "apply", "-auto-approve", variables)
+
+	t.Run("a new release is a new version of the template, and moves no group", func(t *testing.T) {
+		latest := ask[int](t, "ec2", "describe-launch-templates", "--launch-template-names", "flowviz-production-node", "--query", "LaunchTemplates[0].LatestVersionNumber")
+		if latest != 2 {
+			t.Errorf("newest version: got %d, want 2", latest)
+		}
+		for _, name := range []string{blue, green} {
+			if got := groupOf(t, name).LaunchTemplate.Version; got != "1" {
+				t.Errorf("%s: got version %s, want 1 until a rollout moves it", name, got)
+			}
+		}
+	})
+
+	t.Run("weights, capacity and versions in a rollout are no difference", func(t *testing.T) {
+		targets := func(color string) string {
+			return ask[string](t, "elbv2", "describe-target-groups", "--names", "flowviz-"+color+"-production", "--query", "TargetGroups[0].TargetGroupArn")
+		}
+		balancer := ask[string](t, "elbv2", "describe-load-balancers", "--names", "flowviz-alb-production", "--query", "LoadBalancers[0].LoadBalancerArn")
+		listener := ask[string](t, "elbv2", "describe-listeners", "--load-balancer-arn", balancer, "--query", "Listeners[?Port==`443`] | [0].ListenerArn")
+		tell(t, "elbv2", "modify-listener", "--listener-arn", listener, "--default-actions", `[{"Type": "forward", "ForwardConfig": {"TargetGroups": [
+			{"TargetGroupArn": "`+targets("blue")+`", "Weight": 90}, {"TargetGroupArn": "`+targets("green")+`", "Weight": 10}]}}]`)
+		tell(t, "autoscaling", "update-auto-scaling-group", "--auto-scaling-group-name", green, "--min-size", "2", "--desired-capacity", "2",
+			"--launch-template", "LaunchTemplateName=flowviz-production-node,Version=2")
+		w.wantNoDifference(t, next...)
+	})
 }
 
 // testDrift changes something by hand that is nobody's but Terraform's.

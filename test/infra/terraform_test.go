@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,7 +47,13 @@ func (w *workspace) run(t *testing.T, arguments ...string) (int, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "terraform", append([]string{"-chdir=" + w.dir, arguments[0], "-no-color"}, arguments[1:]...)...)
+	// Before the first option: some commands have a second word, others take what follows their options for names.
+	at := slices.IndexFunc(arguments, func(word string) bool { return strings.HasPrefix(word, "-") })
+	if at < 0 {
+		at = len(arguments)
+	}
+	plain := slices.Insert(slices.Clone(arguments), at, "-no-color")
+	cmd := exec.CommandContext(ctx, "terraform", append([]string{"-chdir=" + w.dir}, plain...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -74,6 +81,9 @@ func (w *workspace) succeed(t *testing.T, arguments ...string) string {
 func (w *workspace) wantNoDifference(t *testing.T, arguments ...string) {
 	t.Helper()
 	if code, out := w.run(t, append([]string{"plan", "-detailed-exitcode"}, arguments...)...); code != 0 {
+		if i := strings.Index(out, "Terraform will perform the following actions"); i >= 0 {
+			out = out[i:]
+		}
 		t.Fatalf("terraform plan: exit code %d, want 0 for no differences\n%s", code, out)
 	}
 }
