@@ -68,8 +68,12 @@ plugin-test: setup packer-tools plugin-check ## the plugin's tests: Packer bakes
 setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
 	scripts/setup.sh lab postgres redis machine nodefiles compiler lint
 
-test: setup tools lint ## every check and test, in a private node with an engine of its own
-	scripts/test.sh
+test: setup tools lint ## every check and test: in a private node with an engine of its own, and of infrastructure/ beside it
+	@scripts/infra-test.sh >.build/infra-test.out 2>&1 & infra=$$! status=0; \
+	scripts/test.sh || status=1; \
+	wait $$infra || status=1; \
+	cat .build/infra-test.out; \
+	exit $$status
 
 drain-e2e: tools ## replaces ten nodes under load, behind nginx, and counts what was lost: DRAIN_FLAGS="-replacements 2 …"
 	@trap 'scripts/setup.sh engine-stop' EXIT; scripts/setup.sh engine lab compiler; \

@@ -38,5 +38,6 @@ readonly staticcheck=$PWD/.build/bin/staticcheck
 
 check in_module .
 check in_module packer/plugin
+check in_module test/infra
 check shell_checked
 [[ -z $failed ]]
