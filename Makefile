@@ -112,11 +112,11 @@ bench: build tools ## boot time beside a boot script's, what /health costs besid
 	scripts/setup.sh lab bench postgres
 	test/bench/run.sh
 
-image-e2e: $(BIN)/image-e2e ## bakes a golden image in a virtual machine and proves it on two clones; no cloud, 20 minutes
-	$(AS_ROOT) $(BIN)/image-e2e
+image-e2e: $(BIN)/image-e2e ## bakes a golden image in a virtual machine and proves it on two clones; no cloud, 20 minutes: IMAGE_FLAGS="-keep …"
+	$(AS_ROOT) $(BIN)/image-e2e $(IMAGE_FLAGS)
 
 image-bench: $(BIN)/image-e2e ## bakes the same image, and boots a clone beside the same machine with a boot script
-	$(AS_ROOT) $(BIN)/image-e2e -bench
+	$(AS_ROOT) $(BIN)/image-e2e -bench $(IMAGE_FLAGS)
 
 .PHONY: $(BIN)/image-e2e
 $(BIN)/image-e2e: build packer-tools plugin
