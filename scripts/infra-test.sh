@@ -68,9 +68,11 @@ fi
   die "TF_PLUGIN_MIRROR ($TF_PLUGIN_MIRROR) has no registry.terraform.io/hashicorp/aws: name the directory that holds registry.terraform.io"
 export TF_PLUGIN_MIRROR
 
-go build -o "$build/bin/lab" ./test/lab/cmd/lab
+# A copy of its own: make test starts the lab at the same time.
+reporter=$build/bin/lab-for-infra
+go build -o "$reporter" ./test/lab/cmd/lab
 cd test/infra
 go mod download
 # More at once than there are processors: the provider sleeps most of the time. Without CI a missing part would be a reason
 # to skip a test.
-CI=true exec "$build/bin/lab" test -count=1 -parallel 8 -timeout 40m "$@" ./...
+CI=true exec "$reporter" test -count=1 -parallel 8 -timeout 40m "$@" ./...
