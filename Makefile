@@ -66,7 +66,7 @@ plugin-test: setup packer-tools plugin-check ## the plugin's tests: Packer bakes
 	scripts/plugin-test.sh
 
 setup: ## installs what this machine lacks for the tests (Debian, Ubuntu)
-	scripts/setup.sh lab postgres redis machine nodefiles compiler lint
+	scripts/setup.sh lab aws postgres redis machine nodefiles compiler lint
 
 test: setup tools lint ## every check and test: in a private node with an engine of its own, and of infrastructure/ beside it
 	@scripts/infra-test.sh >.build/infra-test.out 2>&1 & infra=$$! status=0; \
