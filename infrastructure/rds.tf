@@ -86,11 +86,12 @@ resource "aws_elasticache_subnet_group" "main" {
 }
 
 # The user that a client is who sends a password alone. It is off and without a password until the runbook gives it one
-# of Secrets Manager's: Terraform has no way to set a password that doesn't leave it in the state.
+# of Secrets Manager's: Terraform has no way to set a password that doesn't leave it in the state. Users and groups of the
+# kind "redis" serve Valkey as well; those of the kind "valkey" must have a password from the beginning.
 resource "aws_elasticache_user" "default" {
   user_id       = "${local.name}-default"
   user_name     = "default"
-  engine        = "valkey"
+  engine        = "redis"
   access_string = "off ~* -@all"
 
   authentication_mode {
@@ -104,7 +105,7 @@ resource "aws_elasticache_user" "default" {
 
 resource "aws_elasticache_user_group" "main" {
   user_group_id = local.name
-  engine        = "valkey"
+  engine        = "redis"
   user_ids      = [aws_elasticache_user.default.user_id]
 }
 
