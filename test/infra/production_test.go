@@ -537,7 +537,7 @@ func testRollout(t *testing.T, w *workspace) {
 		listener := ask[string](t, "elbv2", "describe-listeners", "--load-balancer-arn", balancer, "--query", "Listeners[?Port==`443`] | [0].ListenerArn")
 		tell(t, "elbv2", "modify-listener", "--listener-arn", listener, "--default-actions", `[{"Type": "forward", "ForwardConfig": {"TargetGroups": [
 			{"TargetGroupArn": "`+targets("blue")+`", "Weight": 90}, {"TargetGroupArn": "`+targets("green")+`", "Weight": 10}]}}]`)
-		// moto can't start an instance of a version that isn't a template's first, so the colour that grows is the other one.
+		// moto answers 500 where a group is to start instances of the version that this apply made, so the other colour grows.
 		tell(t, "autoscaling", "update-auto-scaling-group", "--auto-scaling-group-name", green, "--launch-template", "LaunchTemplateName=flowviz-production-node,Version=2")
 		tell(t, "autoscaling", "update-auto-scaling-group", "--auto-scaling-group-name", blue, "--min-size", "3", "--desired-capacity", "3")
 		w.wantNoDifference(t, next...)
