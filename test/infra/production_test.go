@@ -3,6 +3,7 @@ package infra
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -476,26 +477,33 @@ func testNeeded(t *testing.T) {
 }
 
 // testSecrets gives every secret a value that nobody would guess, has Terraform look at everything again, and searches the
-// state, by what it says and by how it is stored.
+// state.
 func testSecrets(t *testing.T, w *workspace) {
-	canaries := map[string]string{}
+	passwords := map[string]string{}
 	for _, id := range ask[[]string](t, "secretsmanager", "list-secrets", "--query", "SecretList[].Name") {
 		if strings.HasPrefix(id, "rds!") {
-			// RDS's own, which it made and whose value nobody chose.
-			value := ask[string](t, "secretsmanager", "get-secret-value", "--secret-id", id, "--query", "SecretString")
-			canaries[id] = value
+			// RDS's own, whose value it made.
+			var made struct{ Password string }
+			if err := json.Unmarshal([]byte(ask[string](t, "secretsmanager", "get-secret-value", "--secret-id", id, "--query", "SecretString")), &made); err != nil {
+				t.Fatal(err)
+			}
+			passwords["rds"] = made.Password
 			continue
 		}
-		canaries[id] = "canary-" + base64.RawURLEncoding.EncodeToString([]byte(id))
-		tell(t, "secretsmanager", "put-secret-value", "--secret-id", id, "--secret-string", `{"db": {"password": "`+canaries[id]+`"}, "cache": {"password": "`+canaries[id]+`"}}`)
+		passwords[id] = "canary-" + base64.RawURLEncoding.EncodeToString([]byte(id))
+		tell(t, "secretsmanager", "put-secret-value", "--secret-id", id, "--secret-string", `{"db": {"password": "`+passwords[id]+`"}, "cache": {"password": "`+passwords[id]+`"}}`)
 	}
-	if len(canaries) < 2 {
-		t.Fatalf("secrets: got %d, want the application's and RDS's at least", len(canaries))
+	if len(passwords) != 2 || passwords["rds"] == "" {
+		t.Fatalf("secrets: got %v, want the application's and RDS's", slices.Sorted(maps.Keys(passwords)))
 	}
 	w.succeed(t, "apply", "-refresh-only", "-auto-approve", variables)
 	state := w.succeed(t, "state", "pull")
-	for id, value := range canaries {
-		if strings.Contains(state, value) {
+	for id, password := range passwords {
+		found, err := holds(state, password)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found {
 			t.Errorf("the state has the value of %s", id)
 		}
 	}
@@ -508,6 +516,55 @@ func testSecrets(t *testing.T, w *workspace) {
 		t.Error("the state says nothing of the database's password: has the test looked at the right one?")
 	}
 	w.wantNoDifference(t, variables)
+}
+
+// holds searches every string of a JSON document, as it reads and not as JSON spells it.
+func holds(document, secret string) (bool, error) {
+	var content any
+	if err := json.Unmarshal([]byte(document), &content); err != nil {
+		return false, fmt.Errorf("read the state: %w", err)
+	}
+	var search func(value any) bool
+	search = func(value any) bool {
+		switch value := value.(type) {
+		case string:
+			if strings.Contains(value, secret) {
+				return true
+			}
+			var inner map[string]any // a document in a string, which has a spelling of its own
+			return json.Unmarshal([]byte(value), &inner) == nil && search(inner)
+		case []any:
+			return slices.ContainsFunc(value, search)
+		case map[string]any:
+			return slices.ContainsFunc(slices.Collect(maps.Values(value)), search)
+		}
+		return false
+	}
+	return search(content), nil
+}
+
+func TestASecretIsFoundHoweverJSONSpellsIt(t *testing.T) {
+	const secret = `pa"ss<word>&\`
+	inner, err := json.Marshal(map[string]string{"username": "flowviz_admin", "password": secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]any{
+		"a value":                secret,
+		"a part of a value":      "postgres://admin:" + secret + "@db",
+		"a document in a string": string(inner),
+	} {
+		state, err := json.Marshal(map[string]any{"resources": []any{map[string]any{"instances": []any{map[string]any{"attributes": map[string]any{"x": value}}}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found, err := holds(string(state), secret); err != nil || !found {
+			t.Errorf("%s: got %t, %v, want it found in %s", name, found, err, state)
+		}
+	}
+	if found, err := holds(`{"resources": [{"name": "pass"}]}`, secret); err != nil || found {
+		t.Errorf("a state without it: got %t, %v", found, err)
+	}
 }
 
 // testRollout applies a new release and then does to AWS what a rollout does with it.
