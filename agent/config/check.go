@@ -238,7 +238,9 @@ func (c *checker) notBoth(section, a string, hasA bool, b string, hasB bool) {
 	c.refuse(section+"."+b, "keep one; null takes back what an earlier file set", "can't be combined with %s", a)
 }
 
-// ecrHost is what AWS calls a private registry, IPv4 and dual-stack, FIPS too; account and region are in it.
+// ecrHost is what AWS calls a private registry: <account>.dkr.ecr[-fips].<region>.amazonaws.com, also .cn and those of the
+// isolated partitions, and the dual-stack <account>.dkr-ecr[-fips].<region>.on.aws. Source: AWS General Reference, "Amazon ECR
+// endpoints and quotas".
 var ecrHost = regexp.MustCompile(`^([0-9]{12})\.dkr[.-]ecr(?:-fips)?\.([a-z0-9-]+)\.`)
 
 // ECRHost reads the account and the region from the host name of a private ECR registry; false for any other host.

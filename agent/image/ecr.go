@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"regexp"
 	"sync"
 	"time"
 
@@ -29,20 +28,15 @@ const (
 	ecrLeastUse = 5 * time.Minute
 )
 
-// ecrHost finds the region in the names of private registries: <account>.dkr.ecr[-fips].<region>.amazonaws.com (also .cn
-// and the isolated partitions) and the dual-stack <account>.dkr-ecr[-fips].<region>.on.aws. Source: AWS General
-// Reference, "Amazon ECR endpoints and quotas".
-var ecrHost = regexp.MustCompile(`^\d{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9-]+)\.`)
-
 func ecrRegionOf(r config.Registry) (string, error) {
 	if r.ECR.Region != "" {
 		return r.ECR.Region, nil
 	}
-	match := ecrHost.FindStringSubmatch(canonicalHost(r.Host))
-	if match == nil {
+	_, region, found := config.ECRHost(canonicalHost(r.Host))
+	if !found {
 		return "", fmt.Errorf("registry %s: %w: its name doesn't tell an AWS region; set ecr.region in its entry under registries, or remove the entry if the registry is public", r.Host, errUnusable)
 	}
-	return match[1], nil
+	return region, nil
 }
 
 // ecrRegion holds one region's token. A token opens every registry, of whatever account, that the node's role may read

@@ -10,6 +10,8 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
+
+	"github.com/flowviz/flowagent/agent/config"
 )
 
 // What can be wrong with an image, for callers that decide on it.
@@ -161,7 +163,7 @@ func adviseOnAccess(host string, auth Auth) string {
 	case basic:
 		return fmt.Sprintf("check that the secret %s holds the password of %s at %s, and that this user may pull", auth.source, auth.Username, host)
 	}
-	if ecrHost.MatchString(host) {
+	if _, _, ecr := config.ECRHost(host); ecr {
 		return fmt.Sprintf("add {host: %q, ecr: {}} under registries", host)
 	}
 	return fmt.Sprintf("check the image's name; a private image needs an entry for %s under registries, with username and passwordSecret", host)
