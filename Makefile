@@ -116,6 +116,7 @@ image-e2e: $(BIN)/image-e2e ## bakes a golden image in a virtual machine and pro
 	$(AS_ROOT) $(BIN)/image-e2e $(IMAGE_FLAGS)
 
 image-bench: $(BIN)/image-e2e ## bakes the same image, and boots a clone beside the same machine with a boot script
+	scripts/setup.sh registry
 	$(AS_ROOT) $(BIN)/image-e2e -bench $(IMAGE_FLAGS)
 
 .PHONY: $(BIN)/image-e2e

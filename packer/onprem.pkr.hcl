@@ -16,8 +16,9 @@ source "qemu" "onprem" {
   disk_discard       = "unmap"
   disk_detect_zeroes = "unmap"
 
-  accelerator  = var.accelerator
-  cpu_model    = var.accelerator == "kvm" ? "host" : "max"
+  accelerator = var.accelerator
+  # Emulated, a machine copies memory a byte at a time where it takes the instruction that real processors are fast with.
+  cpu_model    = var.accelerator == "kvm" ? "host" : "max,erms=off"
   cpus         = var.cpus
   memory       = var.memory_mib
   headless     = true

@@ -6,6 +6,7 @@
 #   scripts/setup.sh engine     a running Docker Engine; installed and started only if none answers
 #   scripts/setup.sh engine-stop  ends the engine if `engine` started it, and nothing otherwise
 #   scripts/setup.sh lab        what the lab starts: dockerd, docker-registry, nginx, moto_server
+#   scripts/setup.sh registry   docker-registry alone
 #   scripts/setup.sh moto       moto_server alone, AWS in one process
 #   scripts/setup.sh aws        the AWS command line
 #   scripts/setup.sh postgres   PostgreSQL's programs, whose servers the tests start themselves; no server is set up
@@ -175,9 +176,11 @@ setup_moto() {
   logged "$build/venv/bin/pip" install --disable-pip-version-check 'moto[server]==5.*'
 }
 
+setup_registry() { fetch docker-registry docker-registry; }
+
 setup_lab() {
   need_docker
-  fetch docker-registry docker-registry
+  setup_registry
   fetch nginx nginx
   setup_moto
 }
@@ -291,6 +294,7 @@ setup_one() {
   engine) setup_engine ;;
   engine-stop) stop_engine ;;
   lab) setup_lab ;;
+  registry) setup_registry ;;
   moto) setup_moto ;;
   aws) setup_aws ;;
   postgres) setup_postgres ;;
@@ -306,7 +310,7 @@ setup_one() {
   bench) setup_bench ;;
   compiler) need gcc gcc libc6-dev ;;
   lint) need shellcheck shellcheck ;;
-  *) die "unknown part \"$1\": use engine, engine-stop, lab, moto, aws, postgres, redis, machine, nodefiles, images, image, demo, bench, compiler or lint" ;;
+  *) die "unknown part \"$1\": use engine, engine-stop, lab, registry, moto, aws, postgres, redis, machine, nodefiles, images, image, demo, bench, compiler or lint" ;;
   esac
 }
 

@@ -25,7 +25,8 @@ func (a accelerator) arguments() []string {
 	if a == kvm {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	return []string{"-accel", "tcg,thread=multi", "-cpu", "max"}
+	// Told that rep movsb is fast, kernel and C library copy and clear memory with it, which is emulated a byte at a time.
+	return []string{"-accel", "tcg,thread=multi", "-cpu", "max,erms=off"}
 }
 
 // findAccelerator tries KVM by booting a kernel without a disk, which has to end with that kernel's panic. That /dev/kvm is

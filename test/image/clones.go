@@ -83,12 +83,17 @@ func (p *proof) boots(ctx context.Context, c *clone) (timeline, bool) {
 		if err := c.powerOn(ctx); err != nil {
 			return "", err
 		}
-		healthy, err := c.awaitHealthy(ctx, healthPort)
+		answers, err := c.awaitHealthy(ctx, apiPort)
 		if err != nil {
 			return "", errors.Join(err, c.explain(ctx))
 		}
-		boot.total = healthy.Sub(c.console.kernelBegan())
-		return fmt.Sprintf("%.1f s after its kernel began", boot.total.Seconds()), nil
+		ready, err := c.awaitHealthy(ctx, healthPort)
+		if err != nil {
+			return "", errors.Join(err, c.explain(ctx))
+		}
+		began := c.console.kernelBegan()
+		boot.answers, boot.marks = answers.Sub(began), []mark{{"flowagent's /health is 200 from outside", ready.Sub(began)}}
+		return fmt.Sprintf("the application %.1f s after its kernel began, flowagent after %.1f s", boot.answers.Seconds(), ready.Sub(began).Seconds()), nil
 	}) && p.show(ctx, c.name+" is ready under systemd, with no failed unit", func(ctx context.Context) (string, error) {
 		return c.checkUnits(ctx)
 	}) && p.show(ctx, c.name+" has a machine-id and host keys", func(ctx context.Context) (string, error) {
@@ -97,8 +102,7 @@ func (p *proof) boots(ctx context.Context, c *clone) (timeline, bool) {
 		if err != nil {
 			return "", err
 		}
-		boot.marks, err = c.marks(ctx, goldenMarks)
-		return fmt.Sprintf("%s…, %d keys", c.identity.machine[:8], len(c.identity.hostKeys)), err
+		return fmt.Sprintf("%s…, %d keys", c.identity.machine[:8], len(c.identity.hostKeys)), boot.complete(ctx, c.machine, goldenMarks)
 	})
 	return boot, ok
 }

@@ -77,22 +77,25 @@ func certificateTemplate(name string) (*x509.Certificate, error) {
 	}, nil
 }
 
-// Issue writes a server certificate for host, a name or an IP address, and its key into dir as cert.pem and key.pem.
-func (a *Authority) Issue(dir, host string) (certFile, keyFile string, err error) {
+// Issue writes a server certificate for hosts, each a name or an IP address and at least one, and its key into dir as cert.pem
+// and key.pem.
+func (a *Authority) Issue(dir string, hosts ...string) (certFile, keyFile string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", "", err
 	}
-	template, err := certificateTemplate(host)
+	template, err := certificateTemplate(hosts[0])
 	if err != nil {
 		return "", "", err
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	if ip := net.ParseIP(host); ip != nil {
-		template.IPAddresses = []net.IP{ip}
-	} else {
-		template.DNSNames = []string{host}
+	for _, host := range hosts {
+		if ip := net.ParseIP(host); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, host)
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
 	if err != nil {

@@ -30,15 +30,16 @@ type RegistryServer struct {
 }
 
 // StartRegistry starts an empty registry with an authority and a password of its own on a free port of 127.0.0.1, which
-// engines use without knowing the authority: Docker skips verification for 127.0.0.0/8. dir holds its files, images
-// included, and outlives it. ctx bounds the start only.
-func StartRegistry(ctx context.Context, dir string) (*RegistryServer, error) {
+// engines use without knowing the authority: Docker skips verification for 127.0.0.0/8. Its certificate is for the other
+// hosts, too, as which somebody may reach the loopback. dir holds its files, images included, and outlives it. ctx bounds
+// the start only.
+func StartRegistry(ctx context.Context, dir string, others ...string) (*RegistryServer, error) {
 	authority, err := NewAuthority()
 	if err != nil {
 		return nil, err
 	}
 	return startRegistry(ctx, dir, authority, registrySpec{
-		name: "127.0.0.1", address: "127.0.0.1:0", username: "puller", password: rand.Text(),
+		name: "127.0.0.1", others: others, address: "127.0.0.1:0", username: "puller", password: rand.Text(),
 	})
 }
 
@@ -67,8 +68,9 @@ func StartRegistryAt(ctx context.Context, dir, host string) (*RegistryServer, er
 }
 
 type registrySpec struct {
-	name     string // in the certificate
-	address  string // to listen on; port 0 lets the kernel choose
+	name     string   // in the certificate
+	others   []string // there as well
+	address  string   // to listen on; port 0 lets the kernel choose
 	username string
 	password string
 }
@@ -111,7 +113,7 @@ func registryEnvironment() []string {
 }
 
 func writeRegistryFiles(dir string, authority *Authority, spec registrySpec) (configFile string, err error) {
-	certFile, keyFile, err := authority.Issue(dir, spec.name)
+	certFile, keyFile, err := authority.Issue(dir, append([]string{spec.name}, spec.others...)...)
 	if err != nil {
 		return "", err
 	}
