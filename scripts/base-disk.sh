@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Makes a Debian disk for a virtual machine from packages: it stands in for a distribution's cloud image where none can be
-# downloaded. The disk boots by itself from the BIOS, runs cloud-init, and lets in by SSH whom the seed names.
+# Makes a Debian or Ubuntu disk for a virtual machine from packages: it stands in for a distribution's cloud image where none
+# can be downloaded. The disk boots by itself from the BIOS, runs cloud-init, and lets in by SSH whom the seed names.
 #
-#   scripts/base-disk.sh [--kernel PACKAGE]      default linux-image-cloud-amd64; linux-image-amd64 knows VMware's devices
+#   scripts/base-disk.sh [--distribution NAME] [--kernel PACKAGE]
 #
-# In:  Debian's mirror; root, because the files belong to it; the programs of `scripts/setup.sh image`.
-# Out: on standard output the path of the disk, a qcow2 below .build/image/base, with the kernel that is in it beside it as
+#   NAME      debian-13 (default), ubuntu-24.04 or ubuntu-22.04
+#   PACKAGE   default linux-image-cloud-amd64, or linux-image-virtual of Ubuntu; linux-image-amd64 and linux-image-generic know
+#             VMware's devices
+#
+# In:  the distribution's mirror; root, because the files belong to it; the programs of `scripts/setup.sh image`.
+# Out: on standard output the path of the disk, a qcow2 below .build/image/base/NAME, with the kernel that is in it beside it as
 #      vmlinuz. It is made once for each state of this script and its options, aside and then renamed, so a disk that has its
 #      final name is whole. Delete the directory for newer packages.
 # Nothing is mounted and no loop device is used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly home=$PWD/.build/image/base
 # Room for an engine and an application's images. A larger disk is used whole: cloud-init grows the partition.
 readonly disk_mib=8192
 # Before the partition: the boot loader, where every BIOS boot loader is, and so much that the partition is aligned.
@@ -26,31 +29,48 @@ die() { say "$*"; exit 1; }
 # shellcheck source=scripts/debian.sh
 . scripts/debian.sh
 
-kernel=linux-image-cloud-amd64
+distribution=debian-13 kernel=
 while (($# > 0)); do
   case $1 in
+  --distribution) distribution=${2:-} ;;
   --kernel)
-    [[ ${2:-} == linux-image-* ]] || die "--kernel wants a package such as linux-image-amd64"
-    kernel=$2
-    shift 2
+    kernel=${2:-}
+    [[ $kernel == linux-image-* ]] || die "--kernel wants a package such as linux-image-amd64"
     ;;
-  *) die "unknown argument \"$1\": there is only --kernel PACKAGE" ;;
+  *) die "unknown argument \"$1\": there are --distribution NAME and --kernel PACKAGE" ;;
   esac
+  shift $(($# > 1 ? 2 : 1))
 done
+# What Debian's and Ubuntu's own cloud images have, as far as a node needs it, and by its name there. Without a renderer of
+# cloud-init's network settings cloud-init fails, and nobody gets in: systemd-networkd is one, which Ubuntu reaches by netplan.
+case $distribution in
+debian-13) suite=$debian_suite kernel=${kernel:-linux-image-cloud-amd64} own=(systemd-resolved) ;;
+ubuntu-24.04) suite=noble kernel=${kernel:-linux-image-virtual} own=(systemd-resolved netplan.io) ;;
+ubuntu-22.04) suite=jammy kernel=${kernel:-linux-image-virtual} own=(netplan.io) ;;
+*) die "unknown distribution \"$distribution\": it is debian-13, ubuntu-24.04 or ubuntu-22.04" ;;
+esac
+readonly home=$PWD/.build/image/base/$distribution
 ((EUID == 0)) || die "the files on the disk belong to root: try again with sudo"
 PATH=$PATH:/usr/sbin:/sbin
 for program in mmdebstrap mke2fs sfdisk grub-mkimage qemu-img; do
   command -v "$program" >/dev/null || die "$program is missing: run scripts/setup.sh image"
 done
 
-# What Debian's own cloud images have, as far as a node needs it. systemd-networkd, a part of systemd, is the renderer of
-# cloud-init's network settings: without one cloud-init fails, and nobody gets in.
 packages=(
   "$kernel" initramfs-tools zstd
-  systemd-sysv systemd-resolved systemd-timesyncd udev dbus libpam-systemd libnss-myhostname kmod
+  systemd-sysv systemd-timesyncd udev dbus libpam-systemd libnss-myhostname kmod
   cloud-init cloud-guest-utils fdisk e2fsprogs
   openssh-server sudo ca-certificates apparmor iproute2 procps less
+  "${own[@]}"
 )
+
+# mmdebstrap knows Debian's by the suite.
+mirrors=()
+if [[ $distribution == ubuntu-* ]]; then
+  for pocket in "$suite" "$suite-updates" "$suite-security"; do
+    mirrors+=("deb http://archive.ubuntu.com/ubuntu $pocket main universe")
+  done
+fi
 
 # shellcheck disable=SC2016 # mmdebstrap's shell is to expand $1, the system's root
 options=(
@@ -69,7 +89,7 @@ options=(
 
 key=$({
   cat scripts/base-disk.sh
-  printf '%s\n' "$debian_suite" "${options[@]}"
+  printf '%s\n' "$suite" "${options[@]}" "${mirrors[@]}"
 } | sha256sum | cut -c 1-16)
 disk=$home/$key/disk.qcow2
 mkdir -p "$home"
@@ -80,15 +100,30 @@ if [[ -s $disk ]]; then
   exit 0
 fi
 
-say "making a Debian $debian_suite disk from packages (about two minutes)"
+# Ubuntu's keys are in Ubuntu only, in a package of which this is one version.
+if [[ $distribution == ubuntu-* ]]; then
+  keys=/usr/share/keyrings/ubuntu-archive-keyring.gpg
+  if [[ ! -s $keys ]]; then
+    package=$home/keys/ubuntu-keyring_2023.11.28.1_all.deb keys=$home/keys$keys
+    mkdir -p "$home/keys"
+    curl -fsS -o "$package" "http://archive.ubuntu.com/ubuntu/pool/main/u/ubuntu-keyring/${package##*/}" ||
+      die "Ubuntu's keys can't be fetched: does this machine reach archive.ubuntu.com?"
+    sha256sum --check --status <<<"36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  $package" ||
+      die "$package is not Ubuntu's: its checksum is another one"
+    dpkg-deb --extract "$package" "$home/keys"
+  fi
+  options+=(--keyring="$keys")
+fi
+
+say "making a disk of $distribution from packages (about two minutes)"
 new=$home/new
 rm -rf --one-file-system "$new"
 mkdir -p "$new"
 trap 'rm -rf --one-file-system "$new"' EXIT
 
-mmdebstrap "${options[@]}" "$debian_suite" "$new/root" >"$home/mmdebstrap.log" 2>&1 || {
+mmdebstrap "${options[@]}" "$suite" "$new/root" "${mirrors[@]}" >"$home/mmdebstrap.log" 2>&1 || {
   tail -n 20 "$home/mmdebstrap.log" >&2
-  die "mmdebstrap failed: the lines above are the end of $home/mmdebstrap.log. Does this machine reach a Debian mirror?"
+  die "mmdebstrap failed: the lines above are the end of $home/mmdebstrap.log. Does this machine reach a mirror of it?"
 }
 cp --dereference "$new/root/vmlinuz" "$new/vmlinuz"
 
@@ -126,7 +161,7 @@ dd if="$new/core.img" of="$new/disk.raw" bs=512 seek=1 conv=notrunc status=none
 qemu-img convert -O qcow2 "$new/disk.raw" "$new/disk.qcow2"
 rm -rf --one-file-system "$new/root" "$new/disk.raw" "$new/early.cfg" "$new/core.img"
 for old in "$home"/*/; do
-  [[ $old == "$new/" ]] || rm -rf --one-file-system "$old"
+  [[ $old == "$new/" || $old == "$home/keys/" ]] || rm -rf --one-file-system "$old"
 done
 mv "$new" "$home/$key"
 printf '%s\n' "$disk"

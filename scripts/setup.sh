@@ -279,6 +279,7 @@ setup_aws() {
 }
 
 setup_image() {
+  need curl curl
   need qemu-system-x86_64 qemu-system-x86
   need qemu-img qemu-utils
   need xorriso xorriso

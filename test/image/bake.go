@@ -18,9 +18,9 @@ const diskGiB = 8
 
 // prepare makes what the image is baked from.
 func (p *proof) prepare(ctx context.Context) bool {
-	return p.show(ctx, "a Debian disk with its own boot loader, from packages", func(ctx context.Context) (string, error) {
+	return p.show(ctx, "a disk of "+p.distribution+" with its own boot loader, from packages", func(ctx context.Context) (string, error) {
 		var err error
-		if p.base, err = p.run(ctx, "base-disk", nil, "scripts/base-disk.sh"); err != nil {
+		if p.base, err = p.run(ctx, "base-disk", nil, "scripts/base-disk.sh", "--distribution", p.distribution); err != nil {
 			return "", err
 		}
 		p.kernel = filepath.Join(filepath.Dir(p.base), "vmlinuz")
@@ -84,7 +84,7 @@ func (p *proof) bake(ctx context.Context) bool {
 
 // templateVariables say what to bake, and make the key to log in with.
 func (p *proof) templateVariables(output string) (map[string]string, error) {
-	user, err := newLogin()
+	user, err := p.newLogin()
 	if err != nil {
 		return nil, err
 	}
@@ -99,6 +99,7 @@ func (p *proof) templateVariables(output string) (map[string]string, error) {
 	return map[string]string{
 		"image_name":         "wms-node",
 		"image_version":      "proof",
+		"distribution":       p.distribution,
 		"base_disk":          p.base,
 		"base_disk_checksum": "sha256:" + sum,
 		"builder_key":        key,

@@ -64,7 +64,7 @@ func (p *proof) newMachine(ctx context.Context, name string, user login, h hardw
 	if err := os.MkdirAll(m.dir, 0o755); err != nil {
 		return nil, err
 	}
-	// For a person who wants to look: ssh -i login -p PORT debian@127.0.0.1
+	// For a person who wants to look: ssh -i login -p PORT USER@127.0.0.1, which is debian or ubuntu
 	if err := os.WriteFile(filepath.Join(m.dir, "login"), []byte(user.private), 0o600); err != nil {
 		return nil, err
 	}
@@ -273,7 +273,7 @@ func (m *machine) connect(ctx context.Context) (*ssh.Client, error) {
 			return err
 		}
 		client, err := ssh.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", m.ports[sshPort]), &ssh.ClientConfig{
-			User: "debian", Auth: []ssh.AuthMethod{ssh.PublicKeys(m.user.signer)}, Timeout: 2 * time.Minute,
+			User: m.user.name, Auth: []ssh.AuthMethod{ssh.PublicKeys(m.user.signer)}, Timeout: 2 * time.Minute,
 			HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 				if m.hostKey == nil {
 					m.hostKey = key

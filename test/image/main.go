@@ -1,8 +1,8 @@
-// Command image proves that a golden image works, without any cloud: it makes a Debian disk, has Packer bake the WMS node into
+// Command image proves that a golden image works, without any cloud: it makes a distribution's disk, has Packer bake the WMS node into
 // it in a virtual machine, boots clones of the result, and looks at what they do. With -bench it compares the boot of one clone
 // with that of a boot script instead.
 //
-//	image [-bench] [-golden FILE] [-keep] [-bin .build/bin]
+//	image [-distribution debian-13] [-bench] [-golden FILE] [-keep] [-bin .build/bin]
 //
 // What enters are the project's tree, root, QEMU, and the programs in .build/bin: Packer with its plugins, the agent. What
 // leaves is a line for each thing that was shown or failed, a timeline of the boot beside that of a boot script, and exit code
@@ -36,23 +36,31 @@ func main() {
 	os.Exit(1)
 }
 
+// debian is the distribution whose image is proven where nothing else is said.
+const debian = "debian-13"
+
 // options are the command line.
 type options struct {
-	bin    string
-	bench  bool
-	golden string
-	keep   bool
+	bin          string
+	distribution string
+	bench        bool
+	golden       string
+	keep         bool
 }
 
 func run(arguments []string) error {
 	var o options
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&o.bin, "bin", filepath.Join(".build", "bin"), "directory of flowagent, packer and its plugins")
+	flags.StringVar(&o.distribution, "distribution", debian, "what the image is made of: "+debian+", ubuntu-24.04 or ubuntu-22.04")
 	flags.BoolVar(&o.bench, "bench", false, "compare the boot with a boot script's, and prove nothing else")
 	flags.StringVar(&o.golden, "golden", "", "a golden disk of an earlier run with -keep, to prove without baking")
 	flags.BoolVar(&o.keep, "keep", false, "leave the disks")
 	if err := command.Parse(flags, arguments); err != nil {
 		return err
+	}
+	if o.bench && o.distribution != debian {
+		return fmt.Errorf("%w: -bench compares with a boot script for %s only", command.ErrUsage, debian)
 	}
 	if unix.Geteuid() != 0 {
 		return errors.New("the base disk's files belong to root: run this as root, as make image-e2e does")

@@ -116,7 +116,7 @@ func printTimeline(w io.Writer, name string, t timeline) {
 // bootByScript boots a machine of the same kind whose user data installs the engine, fetches the same images and starts the same
 // project.
 func (p *proof) bootByScript(ctx context.Context) (timeline, error) {
-	user, err := newLogin()
+	user, err := p.newLogin()
 	if err != nil {
 		return timeline{}, err
 	}

@@ -34,12 +34,13 @@ func (p *proof) seed(ctx context.Context, m *machine, files map[string]string) (
 
 // login is a key for SSH.
 type login struct {
+	name       string // of the user, whom the distribution's cloud-init makes
 	signer     ssh.Signer
 	authorized string // the line for authorized_keys
 	private    string // as OpenSSH writes it
 }
 
-func newLogin() (login, error) {
+func (p *proof) newLogin() (login, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return login{}, err
@@ -52,7 +53,8 @@ func newLogin() (login, error) {
 	if err != nil {
 		return login{}, err
 	}
-	return login{signer, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), string(pem.EncodeToMemory(block))}, nil
+	name, _, _ := strings.Cut(p.distribution, "-")
+	return login{name, signer, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey()))), string(pem.EncodeToMemory(block))}, nil
 }
 
 // clone is a node on the golden disk, with what only it has.
@@ -68,7 +70,7 @@ type clone struct {
 // newClone makes a machine from the golden disk. Its passwords come encrypted with the seed; the key to them is a systemd
 // credential, which the firmware hands to the system and which is never on a disk.
 func (p *proof) newClone(ctx context.Context, c *clone) error {
-	user, err := newLogin()
+	user, err := p.newLogin()
 	if err != nil {
 		return err
 	}
