@@ -45,8 +45,8 @@ done
 # cloud-init's network settings cloud-init fails, and nobody gets in: systemd-networkd is one, which Ubuntu reaches by netplan.
 case $distribution in
 debian-13) suite=$debian_suite kernel=${kernel:-linux-image-cloud-amd64} own=(systemd-resolved) ;;
-ubuntu-24.04) suite=noble kernel=${kernel:-linux-image-virtual} own=(systemd-resolved netplan.io) ;;
-ubuntu-22.04) suite=jammy kernel=${kernel:-linux-image-virtual} own=(netplan.io) ;;
+ubuntu-24.04) suite=noble kernel=${kernel:-linux-image-virtual} own=(ubuntu-keyring lsb-release systemd-resolved netplan.io) ;;
+ubuntu-22.04) suite=jammy kernel=${kernel:-linux-image-virtual} own=(ubuntu-keyring lsb-release netplan.io) ;;
 *) die "unknown distribution \"$distribution\": it is debian-13, ubuntu-24.04 or ubuntu-22.04" ;;
 esac
 readonly home=$PWD/.build/image/base/$distribution
@@ -60,7 +60,7 @@ packages=(
   "$kernel" initramfs-tools zstd
   systemd-sysv systemd-timesyncd udev dbus libpam-systemd libnss-myhostname kmod
   cloud-init cloud-guest-utils fdisk e2fsprogs
-  openssh-server sudo ca-certificates apparmor iproute2 procps less
+  apt openssh-server sudo ca-certificates apparmor iproute2 procps less
   "${own[@]}"
 )
 

@@ -110,9 +110,13 @@ func (p *proof) templateVariables(output string) (map[string]string, error) {
 		"serial_log":         filepath.Join(p.work, "packer-console.log"),
 		"agent_binary":       filepath.Join(p.bin, "flowagent"),
 		"node_config":        "test/image/node/config.yaml",
-		"node_files":         `{"/etc/flowagent/compose.yaml" = "examples/wms/compose.yaml", "/etc/flowagent/calm.yaml" = "test/image/node/calm.yaml"}`,
-		"reports":            filepath.Join(p.work, "reports"),
-		"image_archives":     `["` + p.images + `"]`,
+		"node_files": `{
+			"/etc/flowagent/compose.yaml" = "examples/wms/compose.yaml"
+			"/etc/flowagent/calm.yaml"    = "test/image/node/calm.yaml"
+			"/etc/systemd/system/flowagent.service.d/age-identity.conf" = "test/image/node/age-identity.conf"
+		}`,
+		"reports":        filepath.Join(p.work, "reports"),
+		"image_archives": `["` + p.images + `"]`,
 	}, nil
 }
 

@@ -52,12 +52,16 @@ func run(arguments []string) error {
 	var o options
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&o.bin, "bin", filepath.Join(".build", "bin"), "directory of flowagent, packer and its plugins")
-	flags.StringVar(&o.distribution, "distribution", debian, "what the image is made of: "+debian+", ubuntu-24.04 or ubuntu-22.04")
+	flags.StringVar(&o.distribution, "distribution", debian, "what the image is made of: "+debian+" or ubuntu-24.04")
 	flags.BoolVar(&o.bench, "bench", false, "compare the boot with a boot script's, and prove nothing else")
 	flags.StringVar(&o.golden, "golden", "", "a golden disk of an earlier run with -keep, to prove without baking")
 	flags.BoolVar(&o.keep, "keep", false, "leave the disks")
 	if err := command.Parse(flags, arguments); err != nil {
 		return err
+	}
+	// The firmware's credentials, by which a clone gets the key to its secrets, need systemd 252; Ubuntu 22.04 has 249.
+	if o.distribution != debian && o.distribution != "ubuntu-24.04" {
+		return fmt.Errorf("%w: -distribution %s: it is %s or ubuntu-24.04", command.ErrUsage, o.distribution, debian)
 	}
 	if o.bench && o.distribution != debian {
 		return fmt.Errorf("%w: -bench compares with a boot script for %s only", command.ErrUsage, debian)

@@ -104,11 +104,7 @@ func (p *proof) newClone(ctx context.Context, c *clone) error {
 				"  - {path: /etc/flowagent/secrets.age, permissions: '0600', encoding: b64, content: " + base64.StdEncoding.EncodeToString(encrypted.Bytes()) + "}\n" +
 				"  - {path: /var/lib/proof-marker, content: " + marker + "}\n",
 		},
-		credentials: map[string]string{
-			"age-identity": key.String(),
-			// Also from the firmware: which of the credentials the agent gets.
-			"systemd.unit-dropin.flowagent.service": "[Service]\nLoadCredential=age-identity\n",
-		},
+		credentials: map[string]string{"age-identity": key.String()},
 	})
 	return err
 }
