@@ -107,8 +107,7 @@ func (p *proof) all(ctx context.Context) {
 		return
 	}
 	if p.bench {
-		a.close() // the next machine gets the processors
-		p.race(ctx, golden)
+		p.race(ctx, a, golden)
 		return
 	}
 	p.serves(ctx, a)

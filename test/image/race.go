@@ -80,9 +80,15 @@ func parseMarks(text string) ([]mark, error) {
 	return marks, nil
 }
 
-// race boots the base disk with a script that makes a node of it, and compares.
-func (p *proof) race(ctx context.Context, golden timeline) {
+// race asks the golden clone how its boot went, and boots the base disk with a script that makes a node of it in its place.
+func (p *proof) race(ctx context.Context, c *clone, golden timeline) {
 	var script timeline
+	if !p.show(ctx, c.name+" says when it got how far", func(ctx context.Context) (string, error) {
+		return "", golden.complete(ctx, c.machine, goldenMarks)
+	}) {
+		return
+	}
+	c.close() // the next machine gets the processors
 	if !p.show(ctx, "the base disk with a boot script answers 200", func(ctx context.Context) (string, error) {
 		var err error
 		script, err = p.bootByScript(ctx)
