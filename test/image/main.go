@@ -1,6 +1,6 @@
-// Command image proves that a golden image works, without any cloud: it makes a distribution's disk, has Packer bake the WMS node into
-// it in a virtual machine, boots clones of the result, and looks at what they do. With -bench it compares the boot of one clone
-// with that of a boot script instead.
+// Command image proves that a golden image works, without any cloud: it makes a disk of Debian or Ubuntu, has Packer bake the WMS
+// node into it in a virtual machine, boots clones of the result, and looks at what they do. With -bench it compares the boot of
+// one clone with that of a boot script instead.
 //
 //	image [-distribution debian-13] [-bench] [-golden FILE] [-keep] [-bin .build/bin]
 //

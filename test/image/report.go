@@ -45,7 +45,7 @@ func (p *proof) close() {
 		fmt.Fprintf(p.log, "      disks are in %s\n", p.work)
 		return
 	}
-	for _, pattern := range []string{"golden", "*/disk.qcow2", "*/disk.raw", "*/seed", "*/seed.iso", "*/login", "*/credentials-*", "builder_key*"} {
+	for _, pattern := range []string{"golden", "registry", "*/disk.qcow2", "*/disk.raw", "*/seed", "*/seed.iso", "*/login", "*/credentials-*", "builder_key*"} {
 		found, err := filepath.Glob(filepath.Join(p.work, pattern))
 		for _, path := range found {
 			err = errors.Join(err, os.RemoveAll(path))
