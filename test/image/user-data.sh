@@ -4,7 +4,7 @@
 #
 #   user-data.sh REGISTRY USER      the registry of the application's images; the password is in registry_password
 #
-# Nothing in it is slowed down on purpose, and neither mirror nor registry is farther away than the machine that emulates this one.
+# Nothing in it is slowed down on purpose. The registry is on the machine that emulates this one, and the mirror the bake's.
 set -euo pipefail
 registry=$1 user=$2
 cd /opt/wms
