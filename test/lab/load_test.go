@@ -52,6 +52,8 @@ func TestALoadCallsEverythingFailedButTheStatusThatIsWanted(t *testing.T) {
 	select {
 	case <-seen:
 	case <-ctx.Done():
+		mu.Lock()
+		defer mu.Unlock()
 		t.Fatalf("the server saw %d requests, want %d", total, enough)
 	}
 	answers, err := load.End(ctx)
@@ -77,6 +79,8 @@ func TestALoadCallsEverythingFailedButTheStatusThatIsWanted(t *testing.T) {
 			t.Errorf("%s: got %+v, want a time, and a reason where it failed", what, a)
 		}
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	for what := range want {
 		body := " "
 		if what == "POST /new" {
