@@ -313,30 +313,42 @@ func (p *pulls) ensure(ctx context.Context, fetched <-chan struct{}) ([]image.Im
 	return append(early, late...), nil
 }
 
+// errBeside ends a stage that is of no use any more.
+var errBeside = errors.New("given up: what is done beside it failed")
+
 // gather fetches secrets and images at the same time, and sees that there is a compose plugin.
 func (a *Agent) gather(ctx context.Context) error {
 	planned, err := a.planPulls(a.parts())
 	if err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, together := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		_, err := a.plugin()
 		return err
 	})
-	fetched := make(chan struct{})
-	group.Go(func() error {
-		err := a.stage(ctx, "secrets", a.fetchSecrets)
-		if err == nil {
-			close(fetched)
+	// own keeps a stage from reporting the failure of the one beside it, which ended it, as its own.
+	own := func(err error) error {
+		if cause := context.Cause(together); cause != nil && ctx.Err() == nil && errors.Is(err, cause) {
+			return errBeside
 		}
 		return err
+	}
+	fetched := make(chan struct{})
+	group.Go(func() error {
+		return a.stage(together, "secrets", func(ctx context.Context, span *report.Span) error {
+			if err := a.fetchSecrets(ctx, span); err != nil {
+				return own(err)
+			}
+			close(fetched)
+			return nil
+		})
 	})
 	group.Go(func() error {
-		return a.stage(ctx, "images", func(ctx context.Context, span *report.Span) error {
+		return a.stage(together, "images", func(ctx context.Context, span *report.Span) error {
 			images, err := planned.ensure(ctx, fetched)
 			if err != nil {
-				return err
+				return own(err)
 			}
 			pulled := 0
 			for _, i := range images {

@@ -13,6 +13,7 @@ type event struct {
 	Msg   string    `json:"msg"`
 	Phase string    `json:"phase"`
 	Level string    `json:"level"`
+	Error string    `json:"error"`
 
 	line string
 }
@@ -57,6 +58,19 @@ func (j *journal) find(match func(event) bool) (event, <-chan struct{}) {
 		}
 	}
 	return event{}, j.changed
+}
+
+// failures are the stages that failed for a reason of their own, as "phase: error".
+func (j *journal) failures() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var failed []string
+	for _, e := range j.events {
+		if e.Msg == "stage failed" && e.Error != "given up: what is done beside it failed" {
+			failed = append(failed, e.Phase+": "+e.Error)
+		}
+	}
+	return failed
 }
 
 func (j *journal) String() string {

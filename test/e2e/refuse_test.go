@@ -48,6 +48,9 @@ func (a *process) checkRefused(want *refusal) {
 			a.n.t.Errorf("got %q, want %q in it", said, part)
 		}
 	}
+	if got := a.journal.failures(); len(got) > 1 {
+		a.n.t.Errorf("got %q, want a failure under the stage that failed only", got)
+	}
 	for _, part := range want.Warns {
 		if _, later := a.journal.find(func(e event) bool { return e.Level == "WARN" && strings.Contains(e.line, part) }); later != nil {
 			a.n.t.Errorf("got no warning with %q", part)
