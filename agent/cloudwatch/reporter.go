@@ -16,6 +16,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 
+	"github.com/flowviz/flowagent/agent/awserror"
 	"github.com/flowviz/flowagent/agent/health"
 )
 
@@ -54,6 +55,12 @@ const databaseKind = "postgres"
 // API is what is needed of CloudWatch.
 type API interface {
 	PutMetricData(ctx context.Context, in *sdk.PutMetricDataInput, options ...func(*sdk.Options)) (*sdk.PutMetricDataOutput, error)
+}
+
+// put is the one call that is made. After a failure it is tried again every minute.
+var put = awserror.Call{
+	Did: "put metric data", Service: "CloudWatch",
+	Allow: "cloudwatch:PutMetricData in this namespace", Endpoint: "monitoring",
 }
 
 // NewClient makes a client whose retries fit into one report's time.
@@ -206,7 +213,7 @@ func (r *Reporter) note(ctx context.Context, err error) {
 	case err == nil, ctx.Err() != nil: // the agent ends, and the last report is still to come
 	default:
 		if r.failed == 0 {
-			r.log.WarnContext(ctx, "metrics don't reach CloudWatch", "namespace", r.namespace, "error", explain(err))
+			r.log.WarnContext(ctx, "metrics don't reach CloudWatch", "namespace", r.namespace, "error", put.Explain(err))
 		}
 		r.failed++
 	}

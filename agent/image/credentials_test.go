@@ -238,17 +238,36 @@ func TestPullsThatStartTogetherShareOneToken(t *testing.T) {
 	}
 }
 
-func TestARefusalByAWSNamesThePermission(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-		w.WriteHeader(http.StatusBadRequest)
-		_, _ = w.Write([]byte(`{"__type":"AccessDeniedException","message":"User: arn:aws:iam::123456789012:role/node is not authorized"}`))
-	}))
-	defer server.Close()
-	creds := NewCredentials(ecrRegistries(virginia), newCloud(server.URL).config, nil, time.Now)
-	_, err := creds.For(t.Context(), virginia)
-	if !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "ecr:GetAuthorizationToken") || !strings.Contains(err.Error(), "role/node") {
-		t.Errorf("got %v, want ErrDenied naming the permission and the role", err)
+func TestARefusalByAWSIsSaidWithoutTheSessionsToken(t *testing.T) {
+	const session = "IQoJb3JpZ2luX2VjE"
+	for name, c := range map[string]struct {
+		code, message string
+		says          []string
+	}{
+		"denied":            {"AccessDeniedException", "User: arn:aws:iam::123456789012:role/node is not authorized", []string{"ecr:GetAuthorizationToken", "role/node"}},
+		"a wrong signature": {"InvalidSignatureException", "should have been 'POST x-amz-security-token:" + session + "'", []string{"InvalidSignatureException", "clock"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+				w.WriteHeader(http.StatusBadRequest)
+				_ = json.NewEncoder(w).Encode(map[string]string{"__type": c.code, "message": c.message})
+			}))
+			defer server.Close()
+			creds := NewCredentials(ecrRegistries(virginia), newCloud(server.URL).config, nil, time.Now)
+			_, err := creds.For(t.Context(), virginia)
+			if !errors.Is(err, ErrDenied) {
+				t.Fatalf("got %v, want ErrDenied", err)
+			}
+			for _, part := range c.says {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("got %q, want %q in it", err, part)
+				}
+			}
+			if strings.Contains(err.Error(), session) {
+				t.Errorf("got %q, which holds the session's token", err)
+			}
+		})
 	}
 }
 

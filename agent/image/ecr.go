@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -12,8 +11,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
-	"github.com/aws/smithy-go"
 
+	"github.com/flowviz/flowagent/agent/awserror"
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/secret"
 )
@@ -128,12 +127,13 @@ var ecrRefusals = map[string]bool{
 }
 
 func (r *ecrRegion) explain(err error) error {
-	var api smithy.APIError
-	if errors.As(err, &api) && ecrRefusals[api.ErrorCode()] {
-		return fmt.Errorf("get the ECR token of %s: %w (%s: %s); allow ecr:GetAuthorizationToken to the node's role",
-			r.name, ErrDenied, api.ErrorCode(), tidy(api.ErrorMessage()))
+	explained := awserror.Call{
+		Did: "get the ECR token of " + r.name, Service: "ECR", Allow: "ecr:GetAuthorizationToken", Endpoint: "ecr.api",
+	}.Explain(err)
+	if ecrRefusals[awserror.Code(err)] {
+		return fmt.Errorf("%w: %w", ErrDenied, explained)
 	}
-	return fmt.Errorf("get the ECR token of %s: %w", r.name, err)
+	return explained
 }
 
 func (r *ecrRegion) forget(refused secret.Value) {

@@ -12,14 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
-	"github.com/aws/smithy-go"
+
+	"github.com/flowviz/flowagent/agent/awserror"
 )
 
 const (
@@ -148,20 +148,10 @@ func missing(err error) bool {
 	return errors.As(err, &none)
 }
 
-// explain keeps of what AWS says its code alone: the message about a wrong signature quotes the request.
 func (f *Failures) explain(action string, err error) error {
-	var api smithy.APIError
-	switch {
-	case errors.As(err, &api) && slices.Contains([]string{"AccessDenied", "AccessDeniedException"}, api.ErrorCode()):
-		return fmt.Errorf("%s %s: access denied: allow ssm:%s on it for the node's role", action, f.name, action)
-	case api != nil:
-		return fmt.Errorf("%s %s: Systems Manager answered %s: where that stays, check the node's role, clock and quotas", action, f.name, api.ErrorCode())
-	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%s %s: %w", action, f.name, context.Canceled)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s %s: no answer in time: give the node a way to Systems Manager, a NAT gateway or a VPC endpoint", action, f.name)
-	}
-	return fmt.Errorf("%s %s: Systems Manager can't be reached: give the node a way there, a NAT gateway or a VPC endpoint", action, f.name)
+	return awserror.Call{
+		Did: action + " " + f.name, Service: "Systems Manager", Allow: "ssm:" + action + " on it", Endpoint: "ssm",
+	}.Explain(err)
 }
 
 // shorten cuts a reason where it grows too long for a parameter, never in the middle of a character.

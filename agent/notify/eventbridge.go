@@ -2,7 +2,6 @@ package notify
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
-	"github.com/aws/smithy-go"
+
+	"github.com/flowviz/flowagent/agent/awserror"
 )
 
 // callTimeout bounds one call: ten times what a slow region takes.
@@ -85,34 +85,15 @@ func (b *EventBridge) entryError(code string) error {
 	return &Refused{fmt.Errorf("%w: check the bus and its policy", err)}
 }
 
-// denials are the codes that mean "not with this role", in EventBridge's and IAM's words.
-var denials = []string{"AccessDenied", "AccessDeniedException", "NotAuthorized"}
-
-// explain says what a failed call means, and what to do. Of what the API says it keeps only what can't quote the request: the
-// message about a wrong signature does, session token included. A denial is tried again: it may be a role that is about to
-// be changed.
+// explain says what a failed call means, and what to do. A denial is tried again: it may be a role that is about to be
+// changed.
 func (b *EventBridge) explain(err error) error {
 	did := "put an event on bus " + b.bus
-	var (
-		api       smithy.APIError
-		damaged   *smithy.DeserializationError
-		operation *smithy.OperationError
-	)
-	switch {
-	case errors.As(err, &api) && slices.Contains(denials, api.ErrorCode()):
-		return fmt.Errorf("%s: %s (%s): allow events:PutEvents on this bus for the node's role", did, api.ErrorMessage(), api.ErrorCode())
-	case errors.As(err, &api) && api.ErrorCode() == "ResourceNotFoundException":
+	switch code := awserror.Code(err); code {
+	case "ResourceNotFoundException":
 		return &Refused{fmt.Errorf("%s: there is none of this name: create it, or correct notify.eventBridge.bus", did)}
-	case errors.As(err, &api) && (api.ErrorCode() == "ValidationException" || api.ErrorCode() == "ValidationError"):
-		return &Refused{fmt.Errorf("%s: EventBridge answered %s: check notify.eventBridge", did, api.ErrorCode())}
-	case errors.As(err, &api):
-		return fmt.Errorf("%s: EventBridge answered %s: where that stays, check the node's role, clock and quotas", did, api.ErrorCode())
-	case errors.As(err, &damaged): // its text may quote the answer
-		return fmt.Errorf("%s: the answer is not EventBridge's: see whether a proxy stands in between", did)
-	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s: no answer in time: give the node a way to EventBridge, a NAT gateway or a VPC endpoint for events", did)
-	case errors.As(err, &operation):
-		err = operation.Err
+	case "ValidationException", "ValidationError":
+		return &Refused{fmt.Errorf("%s: EventBridge answered %s: check notify.eventBridge", did, code)}
 	}
-	return fmt.Errorf("%s: %w: check that the node has a role and a way to EventBridge", did, err)
+	return awserror.Call{Did: did, Service: "EventBridge", Allow: "events:PutEvents on this bus", Endpoint: "events"}.Explain(err)
 }

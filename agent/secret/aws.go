@@ -10,6 +10,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
+
+	"github.com/flowviz/flowagent/agent/awserror"
 )
 
 const (
@@ -88,15 +90,13 @@ var awsKinds = map[string]error{
 
 // awsError turns an error of the SDK into one of the three kinds. hint says what to do about a denial.
 func awsError(err error, hint string) error {
-	var api smithy.APIError
-	if errors.As(err, &api) {
-		return awsCode(api.ErrorCode(), api.ErrorMessage(), hint)
+	if code := awserror.Code(err); code != "" {
+		return awsCode(code, awserror.Message(err), hint)
 	}
-	var damaged *smithy.DeserializationError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return because(ErrUnavailable, "no answer within %s", callTimeout)
-	case errors.As(err, &damaged):
+	case awserror.Damaged(err):
 		// Its text may quote the answer.
 		return because(ErrUnavailable, "the answer is not what the service sends: a proxy may stand in between")
 	}
@@ -111,20 +111,17 @@ func awsError(err error, hint string) error {
 func awsCode(code, message, hint string) error {
 	kind, known := awsKinds[code]
 	if !known {
-		kind = ErrUnavailable
+		// Not its message: the one about a wrong signature quotes the request, session token included.
+		return because(ErrUnavailable, "AWS answered %s: where that stays, check the node's role, clock and quotas", code)
 	}
 	text := code
 	if message = printable(message); message != "" {
 		text = fmt.Sprintf("%s (%s)", message, code)
 	}
-	switch kind {
-	case ErrDenied:
+	if kind == ErrDenied {
 		return because(kind, "%s: %s", text, hint)
-	case ErrNotFound:
-		return because(kind, "%s: create it, or correct where the configuration looks for it", text)
-	default:
-		return because(kind, "%s", text)
 	}
+	return because(kind, "%s: create it, or correct where the configuration looks for it", text)
 }
 
 // byRegion groups locators, keeping their order.

@@ -246,10 +246,11 @@ func TestSecretsManagerInTroubleKeepsEverySecret(t *testing.T) {
 	k := newKeeper(t, items(smItem("a", config.SecretsManagerSource{ID: "a"}), smItem("b", config.SecretsManagerSource{ID: "b"})), c.deps())
 	refresh(t, k)
 	for name, fault := range map[string]awsfake.Fault{
-		"5xx":           awsfake.Unavailable(),
-		"throttled":     awsfake.Throttled(),
-		"lost reply":    awsfake.LoseReply(),
-		"expired token": awsfake.Refuse(http.StatusBadRequest, "ExpiredTokenException", "The security token included in the request is expired"),
+		"5xx":             awsfake.Unavailable(),
+		"throttled":       awsfake.Throttled(),
+		"lost reply":      awsfake.LoseReply(),
+		"expired token":   awsfake.Refuse(http.StatusBadRequest, "ExpiredTokenException", "The security token included in the request is expired"),
+		"wrong signature": awsfake.Refuse(http.StatusBadRequest, "InvalidSignatureException", "should have been 'POST x-amz-security-token:"+canary),
 		"proxy's page": func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+canary+"</html>") })
 		},

@@ -1,12 +1,11 @@
 package balancer
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
 
-	"github.com/aws/smithy-go"
+	"github.com/flowviz/flowagent/agent/awserror"
 )
 
 // What a caller decides on: after either, only waiting out the configured deregisterDelay is left.
@@ -16,9 +15,6 @@ var (
 	// ErrUnsupported: requests come on a way that can't be asked here, such as a Classic Load Balancer.
 	ErrUnsupported = errors.New("unsupported traffic source")
 )
-
-// denials are the codes that mean "not with this role": "Common errors" of both API references, and IAM's own.
-var denials = []string{"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"}
 
 // Codes of Elastic Load Balancing ("Errors" of DescribeTargetHealth and DeregisterTargets), and one of all query services.
 const (
@@ -42,40 +38,19 @@ func permanent(err error) bool {
 	return errors.As(err, &f) && f.permanent
 }
 
-func codeOf(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
-		return api.ErrorCode()
-	}
-	return ""
-}
-
 // explain says what a failed call means, and what to do. action is IAM's name of the call.
 func explain(action string, err error) error {
-	var (
-		api     smithy.APIError
-		damaged *smithy.DeserializationError
-	)
-	switch {
-	case errors.As(err, &api) && slices.Contains(denials, api.ErrorCode()):
-		return &failure{fmt.Errorf("%w: %s (%s): allow %s for the node's role", ErrDenied, api.ErrorMessage(), api.ErrorCode(), action), true}
-	case codeOf(err) == badRequest:
+	if awserror.Code(err) == badRequest {
 		// Its message names the argument, which is an id or an ARN of the node's own.
-		return &failure{fmt.Errorf("%s: %s: see that the configuration names target groups of the node's own region, and instances by their ids", action, api.ErrorMessage()), true}
-	case api != nil:
-		// Not its message: the one about a wrong signature quotes the request, session token included.
-		return &failure{fmt.Errorf("%s: AWS answered %s: where it goes on, check the node's role, clock and quotas", action, api.ErrorCode()), false}
-	case errors.As(err, &damaged):
-		// Its text may quote the answer.
-		return &failure{fmt.Errorf("%s: the answer is not AWS's: see whether a proxy stands in between", action), false}
-	case errors.Is(err, context.Canceled):
-		return &failure{fmt.Errorf("%s: stopped before an answer came", action), false}
-	case errors.Is(err, context.DeadlineExceeded):
-		return &failure{fmt.Errorf("%s: no answer in time: give the node a way there, a NAT gateway or a VPC endpoint", action), false}
+		return &failure{fmt.Errorf("%s: %s: see that the configuration names target groups of the node's own region, and instances by their ids", action, awserror.Message(err)), true}
 	}
-	var operation *smithy.OperationError
-	if errors.As(err, &operation) {
-		err = operation.Err
+	service, _, _ := strings.Cut(action, ":")
+	explained := awserror.Call{Did: action, Service: services[service], Allow: action, Endpoint: service}.Explain(err)
+	if awserror.Denied(err) {
+		return &failure{fmt.Errorf("%w: %w", ErrDenied, explained), true}
 	}
-	return &failure{fmt.Errorf("%s: %w: check that the node has a role and a way there, a NAT gateway or a VPC endpoint", action, err), false}
+	return &failure{explained, false}
 }
+
+// services are named by the prefix of their actions, which is that of their VPC endpoints, too.
+var services = map[string]string{"autoscaling": "Auto Scaling", "elasticloadbalancing": "Elastic Load Balancing"}

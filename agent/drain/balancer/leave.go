@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	elb "github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2"
 	"github.com/aws/aws-sdk-go-v2/service/elasticloadbalancingv2/types"
+
+	"github.com/flowviz/flowagent/agent/awserror"
 )
 
 // States of the node in a target group beside those that AWS names.
@@ -62,7 +64,7 @@ func (t *Targets) leave(ctx context.Context, g Group) (string, error) {
 		}
 		t.removed.add(g.ARN, seen.registered) // before the call: its reply may be lost
 		_, err = t.balancing.DeregisterTargets(ctx, &elb.DeregisterTargetsInput{TargetGroupArn: &g.ARN, Targets: seen.registered})
-		switch codeOf(err) {
+		switch awserror.Code(err) {
 		case noSuchTarget, noSuchGroup: // gone since: the next look tells
 			targets = nil
 		default:
@@ -87,9 +89,9 @@ type sight struct {
 func (t *Targets) look(ctx context.Context, g Group, targets []types.TargetDescription) (sight, error) {
 	out, err := t.balancing.DescribeTargetHealth(ctx, &elb.DescribeTargetHealthInput{TargetGroupArn: &g.ARN, Targets: targets})
 	switch {
-	case codeOf(err) == noSuchGroup && !g.Configured:
+	case awserror.Code(err) == noSuchGroup && !g.Configured:
 		return sight{state: deleted}, nil // AWS deletes none that a load balancer uses
-	case codeOf(err) == noSuchGroup:
+	case awserror.Code(err) == noSuchGroup:
 		return sight{}, &failure{errors.New("there is no such target group: correct its ARN in the configuration"), true}
 	case err != nil:
 		return sight{}, explain("elasticloadbalancing:DescribeTargetHealth", err)

@@ -11,6 +11,8 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/flowviz/flowagent/agent/awserror"
 )
 
 // ErrNoHook says that nothing holds the instance in this transition: it is in no group, or its group has no such hook.
@@ -35,7 +37,7 @@ func (h *Hooks) Find(ctx context.Context, transition Transition, name string) ([
 	})
 	var found []*Hook
 	switch {
-	case denied(err) && name != "":
+	case awserror.Denied(err) && name != "":
 		h.say(ctx, err)
 		found = []*Hook{{Name: name, Group: group, Transition: transition, Timeout: defaultTimeout, Default: defaultResult}}
 	case err != nil:
