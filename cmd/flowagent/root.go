@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/flowviz/flowagent/internal/eventlog"
 )
 
 // Exit codes of every command, for scripts and units that decide on them.
@@ -89,7 +91,7 @@ func execute(ctx context.Context, args []string, stdin io.Reader, stdout, stderr
 		coded = &exitError{exitFailed, err}
 	}
 	if coded.err != nil {
-		fmt.Fprintln(stderr, "flowagent:", err)
+		eventlog.LastWords(stderr, "flowagent: "+err.Error())
 	}
 	return coded.code
 }

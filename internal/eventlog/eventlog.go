@@ -55,7 +55,7 @@ func New(w io.Writer, f Format) *slog.Logger {
 	}
 	switch f {
 	case Journal:
-		return slog.New(newJournalHandler(journal.Send, w))
+		return slog.New(newJournalHandler(journal.Send, ownUnit(), w))
 	case Terminal:
 		return slog.New(tint.NewHandler(w, &tint.Options{
 			TimeFormat:  time.TimeOnly,
@@ -66,6 +66,15 @@ func New(w io.Writer, f Format) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(w, nil))
 	}
 	return slog.New(slog.NewTextHandler(w, nil))
+}
+
+// LastWords says why a program ends, as a line on w; where that leads to the journal, as an entry of the program's unit,
+// which a line of a program that ends at once is not always.
+func LastWords(w io.Writer, text string) {
+	if choose(w) == Journal && journal.Send(text, journal.PriErr, fieldsOf(ownUnit())) == nil {
+		return
+	}
+	fmt.Fprintln(w, text)
 }
 
 func choose(w io.Writer) Format {

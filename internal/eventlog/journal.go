@@ -25,9 +25,9 @@ type journalHandler struct {
 	backup slog.Handler // takes what the journal doesn't
 
 	shared *sharedText
-	text   slog.Handler // writes the attributes of an event to shared
-	prefix string       // of the groups that are open
-	fields map[string]string
+	text   slog.Handler      // writes the attributes of an event to shared
+	prefix string            // of the groups that are open
+	fields map[string]string // of every entry
 }
 
 // sharedText is where the handlers that came from one another write attributes, one event at a time.
@@ -36,8 +36,10 @@ type sharedText struct {
 	b  bytes.Buffer
 }
 
-func newJournalHandler(send func(string, journal.Priority, map[string]string) error, backup io.Writer) *journalHandler {
-	h := &journalHandler{send: send, backup: slog.NewTextHandler(backup, nil), shared: &sharedText{}, prefix: fieldPrefix}
+func newJournalHandler(send func(string, journal.Priority, map[string]string) error, unit string, backup io.Writer) *journalHandler {
+	h := &journalHandler{
+		send: send, backup: slog.NewTextHandler(backup, nil), shared: &sharedText{}, prefix: fieldPrefix, fields: fieldsOf(unit),
+	}
 	h.text = slog.NewTextHandler(&h.shared.b, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
 			return slog.Attr{} // the journal has them in fields of its own
@@ -65,7 +67,7 @@ func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
 	if err != nil {
 		return err
 	}
-	fields := map[string]string{"SYSLOG_IDENTIFIER": identifier, fieldPrefix + "EVENT": r.Message}
+	fields := map[string]string{fieldPrefix + "EVENT": r.Message}
 	for name, value := range h.fields {
 		fields[name] = value
 	}
@@ -102,6 +104,15 @@ func (h *journalHandler) WithGroup(name string) slog.Handler {
 	with.text, with.backup = h.text.WithGroup(name), h.backup.WithGroup(name)
 	with.prefix += fieldName(name) + "_"
 	return &with
+}
+
+// fieldsOf are those of every entry of a program that is part of a unit; "" for none.
+func fieldsOf(unit string) map[string]string {
+	fields := map[string]string{"SYSLOG_IDENTIFIER": identifier}
+	if unit != "" {
+		fields[unitField] = unit
+	}
+	return fields
 }
 
 func addField(fields map[string]string, prefix string, a slog.Attr) {

@@ -219,6 +219,13 @@ func TestAWrongConfigurationIsNotTriedAgain(t *testing.T) {
 	if got := n.property("StatusText"); !strings.Contains(got, "did you mean `health`?") {
 		t.Errorf("status in systemctl: got %q, want what is wrong", got)
 	}
+	// By the agent's own field: what the journal itself would note of a process that is gone by then, it can't.
+	said := n.Run(t, "journalctl", "--no-pager", "--output=cat", "--priority=err", "OBJECT_SYSTEMD_UNIT="+service)
+	for _, want := range []string{"stage failed phase=config", "flowagent: "} {
+		if !strings.Contains(said, want) || !strings.Contains(said, "did you mean `health`?") {
+			t.Errorf("errors of the unit: got %q, want %q in it, and what is wrong", said, want)
+		}
+	}
 	n.write("config.d/50-typo.yaml", "")
 	n.start()
 }
