@@ -240,6 +240,7 @@ func TestSecretsManagerFailuresDecideOnEachSecretAlone(t *testing.T) {
 }
 
 func TestSecretsManagerInTroubleKeepsEverySecret(t *testing.T) {
+	const session = "IQoJb3JpZ2luX2VjE" // the node's own, which no keeper of secrets knows to hide
 	c := newCloud(t)
 	c.create("a", canary)
 	c.create("b", canary)
@@ -250,7 +251,7 @@ func TestSecretsManagerInTroubleKeepsEverySecret(t *testing.T) {
 		"throttled":       awsfake.Throttled(),
 		"lost reply":      awsfake.LoseReply(),
 		"expired token":   awsfake.Refuse(http.StatusBadRequest, "ExpiredTokenException", "The security token included in the request is expired"),
-		"wrong signature": awsfake.Refuse(http.StatusBadRequest, "InvalidSignatureException", "should have been 'POST x-amz-security-token:"+canary),
+		"wrong signature": awsfake.Refuse(http.StatusBadRequest, "InvalidSignatureException", "should have been 'POST x-amz-security-token:"+session),
 		"proxy's page": func(http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>"+canary+"</html>") })
 		},
@@ -264,6 +265,9 @@ func TestSecretsManagerInTroubleKeepsEverySecret(t *testing.T) {
 			}
 			mustBeOnly(t, err, secret.ErrUnavailable)
 			mustHide(t, "error", err.Error())
+			if strings.Contains(err.Error(), session) {
+				t.Errorf("got %q, which holds the session's token", err)
+			}
 			mustHold(t, k, "a", canary)
 			mustBeIn(t, k, "a", secret.Stale)
 		})
