@@ -10,7 +10,9 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/smithy-go/middleware"
 
+	"github.com/flowviz/flowagent/agent/awserror"
 	"github.com/flowviz/flowagent/agent/node"
 )
 
@@ -43,7 +45,8 @@ func (c *awsConfigs) Config(ctx context.Context, region string) (aws.Config, err
 	if cfg, found := c.byRegion[region]; found {
 		return cfg, nil
 	}
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(region), c.role)
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(region), c.role,
+		awsconfig.WithAPIOptions([]func(*middleware.Stack) error{awserror.WithoutQuotes}))
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("prepare to call AWS: %w", err)
 	}

@@ -14,6 +14,8 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/smithy-go/middleware"
+
+	"github.com/flowviz/flowagent/agent/awserror"
 )
 
 // The tags of a published image.
@@ -47,7 +49,7 @@ func IsRegion(text string) bool { return regionForm.MatchString(text) }
 // Load prepares to call AWS in a region, "" for the environment's or the profile's own. profile is a name of the shared
 // configuration file, "" for the environment's choice.
 func Load(ctx context.Context, profile, region string) (aws.Config, error) {
-	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithRegion(region), awsconfig.WithAPIOptions([]func(*middleware.Stack) error{withoutQuotes})}
+	options := []func(*awsconfig.LoadOptions) error{awsconfig.WithRegion(region), awsconfig.WithAPIOptions([]func(*middleware.Stack) error{awserror.WithoutQuotes})}
 	if profile != "" {
 		options = append(options, awsconfig.WithSharedConfigProfile(profile))
 	}

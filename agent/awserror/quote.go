@@ -1,4 +1,4 @@
-package ami
+package awserror
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// withoutQuotes keeps out of a call's error what AWS says of a signature that it refuses. It quotes the request, session
-// token included, and a build's log is kept for years.
-func withoutQuotes(stack *middleware.Stack) error {
+// WithoutQuotes is an option of an SDK configuration (APIOptions): it keeps out of every call's error what AWS says of a
+// signature that it refuses. That quotes the request, session token included, and logs are kept for years.
+func WithoutQuotes(stack *middleware.Stack) error {
 	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("WithoutQuotes", func(
 		ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler,
 	) (middleware.InitializeOutput, middleware.Metadata, error) {
