@@ -683,21 +683,23 @@ func answered(t *testing.T, client *node.Metadata) []Notice {
 	return got
 }
 
-// counter tells when every path has had its answers. The watcher asks one question at a time.
+// counter tells when the watcher has dealt with enough answers from every path. It asks one question at a time, so it is done
+// with an answer once it asks the next one.
 type counter struct {
 	Getter
 	left   map[string]int // answers still to come, by path
-	enough chan struct{}
+	enough chan struct{}  // closed with the first question after the last of them
+	once   sync.Once
 }
 
 func (c *counter) Get(ctx context.Context, path string) (string, bool, error) {
+	if len(c.left) == 0 {
+		c.once.Do(func() { close(c.enough) })
+	}
 	value, found, err := c.Getter.Get(ctx, path)
 	if left, open := c.left[path]; err == nil && open {
 		if c.left[path] = left - 1; left == 1 {
 			delete(c.left, path)
-		}
-		if len(c.left) == 0 {
-			close(c.enough)
 		}
 	}
 	return value, found, err
