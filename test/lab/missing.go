@@ -48,7 +48,7 @@ func systemProgram(name string) (string, error) {
 			return path, nil
 		}
 	}
-	return "", missing(name, "run `scripts/setup.sh lab` as root")
+	return "", missing(name, "run `scripts/setup.sh` as root")
 }
 
 const modulePath = "github.com/flowviz/flowagent"
