@@ -45,6 +45,16 @@ func (l *launching) over() bool {
 	}
 }
 
+// isReady tells a node that turned ready.
+func (l *launching) isReady() bool {
+	select {
+	case <-l.is:
+		return true
+	default:
+		return false
+	}
+}
+
 // launchNote is what a restarted agent has to know of the launch. It is in the run directory: a reboot begins anew.
 type launchNote struct {
 	Place    string    `json:"place"` // where the instance was launched to, as a target lifecycle state
@@ -249,14 +259,16 @@ func (a *Agent) damp(ctx context.Context, l *launching, note *launchNote, failur
 	}
 	select {
 	case <-time.After(time.Until(note.GiveUp)):
-		log.ErrorContext(ctx, "launch given up: the instance is to be replaced")
-		return hook.Abandon, false
 	case <-l.is:
-		log.InfoContext(ctx, "node is ready after all")
-		return hook.Continue, false
 	case <-ctx.Done():
 		return "", true
 	}
+	if l.isReady() { // also one that turned ready as its time was up
+		log.InfoContext(ctx, "node is ready after all")
+		return hook.Continue, false
+	}
+	log.ErrorContext(ctx, "launch given up: the instance is to be replaced")
+	return hook.Abandon, false
 }
 
 // whyNot says what keeps a node from being ready.

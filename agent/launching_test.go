@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
@@ -16,7 +17,7 @@ import (
 )
 
 func TestANodeThatTurnsReadyAfterAllIsLetIn(t *testing.T) {
-	fake, err := awsfake.New(lab.Moto(t))
+	fake, err := awsfake.New(lab.MotoParameters(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +36,12 @@ func TestANodeThatTurnsReadyAfterAllIsLetIn(t *testing.T) {
 	note := launchNote{Place: "InService"}
 	if result, over := a.damp(t.Context(), l, &note, failures, errors.New("not ready in time")); result != hook.Continue || over {
 		t.Errorf("the second, which turned ready: got %q and over %t, want CONTINUE", result, over)
+	}
+	for range 20 {
+		late := launchNote{GiveUp: time.Now()}
+		if result, over := a.damp(t.Context(), l, &late, failures, errors.New("not ready in time")); result != hook.Continue || over {
+			t.Fatalf("one that turned ready as its time was up: got %q and over %t, want CONTINUE", result, over)
+		}
 	}
 	// An agent that is started again in the meantime finds what was noted, and counts nothing.
 	note = a.readLaunch(t.Context(), "")

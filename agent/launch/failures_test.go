@@ -19,7 +19,7 @@ import (
 // store is moto's Parameter Store, whose calls can be made to fail.
 func store(t *testing.T) (*ssm.Client, *awsfake.Server) {
 	t.Helper()
-	fake, err := awsfake.New(lab.Moto(t))
+	fake, err := awsfake.New(lab.MotoParameters(t))
 	if err != nil {
 		t.Fatal(err)
 	}

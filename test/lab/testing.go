@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 )
@@ -110,6 +112,20 @@ func Moto(t testing.TB) string {
 	need(t, err)
 	endWith(t, server.Process)
 	return server.URL
+}
+
+// MotoParameters is [Moto] with its Parameter Store loaded. moto does that with the first call, and on a busy machine takes
+// longer for it than a node waits for a call.
+func MotoParameters(t testing.TB) string {
+	t.Helper()
+	url := Moto(t)
+	store := ssm.New(ssm.Options{
+		Region: "us-east-1", BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider("testing", "testing", ""),
+	})
+	if _, err := store.DescribeParameters(t.Context(), &ssm.DescribeParametersInput{}); err != nil {
+		t.Fatal(err)
+	}
+	return url
 }
 
 // MetadataMock starts an EC2 metadata service that ends with the test, and returns its endpoint URL. config is the JSON
