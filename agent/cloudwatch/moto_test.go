@@ -35,6 +35,15 @@ func realCloud(t *testing.T) (*awsfake.Server, *sdk.Client) {
 	})
 }
 
+// patient gives moto more time than the end of an agent has.
+type patient struct{ *sdk.Client }
+
+func (p patient) PutMetricData(ctx context.Context, in *sdk.PutMetricDataInput, options ...func(*sdk.Options)) (*sdk.PutMetricDataOutput, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return p.Client.PutMetricData(ctx, in, options...)
+}
+
 // last has a node make its last report, which is a report like any other.
 func last(t *testing.T, o cloudwatch.Options, m *machine) string {
 	t.Helper()
@@ -97,7 +106,7 @@ func TestMetricsAreInCloudWatchUnderTheNodesColorAndRelease(t *testing.T) {
 		m.is(node.state)
 		m.checks(map[string]uint64{"database": node.failures})
 		fake.Inject("PutMetricData", 1, awsfake.Throttled()) // which the SDK tries again
-		if log := last(t, cloudwatch.Options{API: client, Color: node.color, Release: node.release}, m); log != "" {
+		if log := last(t, cloudwatch.Options{API: patient{client}, Color: node.color, Release: node.release}, m); log != "" {
 			t.Fatalf("a node of color %q and release %q: %s", node.color, node.release, log)
 		}
 	}

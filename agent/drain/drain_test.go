@@ -83,27 +83,29 @@ func TestDrain_SharesWhatIsLeftByWeight(t *testing.T) {
 }
 
 func TestDrain_AFailedStepKeepsNoOtherFromRunning(t *testing.T) {
-	a := &account{began: time.Now()}
-	var log bytes.Buffer
-	d := New(slog.New(slog.NewTextHandler(&log, nil)), Request{Reason: "spot notice", Trigger: "spot"}, time.Minute)
-	err := d.Run(t.Context(), []Step{a.step("services", 1, 0, errors.New("worker would not stop")), a.step("secrets", 0, 0, errors.New("mount is busy"))})
-	if got := a.names(); !slices.Equal(got, []string{"services", "secrets"}) {
-		t.Errorf("steps: got %v, want both", got)
-	}
-	for _, want := range []string{"services: worker would not stop", "secrets: mount is busy"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q in it", err, want)
+	synctest.Test(t, func(t *testing.T) {
+		a := &account{began: time.Now()}
+		var log bytes.Buffer
+		d := New(slog.New(slog.NewTextHandler(&log, nil)), Request{Reason: "spot notice", Trigger: "spot"}, time.Minute)
+		err := d.Run(t.Context(), []Step{a.step("services", 1, 0, errors.New("worker would not stop")), a.step("secrets", 0, 0, errors.New("mount is busy"))})
+		if got := a.names(); !slices.Equal(got, []string{"services", "secrets"}) {
+			t.Errorf("steps: got %v, want both", got)
 		}
-	}
-	status := d.Status()
-	if status.Ended.IsZero() || status.Error != err.Error() || status.Trigger != "spot" || len(status.Steps) != 2 || status.Steps[0].Error != "worker would not stop" {
-		t.Errorf("status: got %+v", status)
-	}
-	for _, event := range []string{`msg="drain started" reason="spot notice" trigger=spot budget=1m0s`, `msg="stage failed" phase=drain.services`, `msg="drain ended with failures"`} {
-		if strings.Count(log.String(), event) != 1 {
-			t.Errorf("want once %s in:\n%s", event, log.String())
+		for _, want := range []string{"services: worker would not stop", "secrets: mount is busy"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q in it", err, want)
+			}
 		}
-	}
+		status := d.Status()
+		if status.Ended.IsZero() || status.Error != err.Error() || status.Trigger != "spot" || len(status.Steps) != 2 || status.Steps[0].Error != "worker would not stop" {
+			t.Errorf("status: got %+v", status)
+		}
+		for _, event := range []string{`msg="drain started" reason="spot notice" trigger=spot budget=1m0s`, `msg="stage failed" phase=drain.services`, `msg="drain ended with failures"`} {
+			if strings.Count(log.String(), event) != 1 {
+				t.Errorf("want once %s in:\n%s", event, log.String())
+			}
+		}
+	})
 }
 
 func TestDrain_WhatMustHappenHappensAfterTheBudget(t *testing.T) {

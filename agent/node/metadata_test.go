@@ -253,19 +253,13 @@ func TestAutoOutsideEC2MakesNoConnection(t *testing.T) {
 }
 
 func TestAPortThatOpensLateIsWaitedFor(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
 	const refusals = 4
 	var refused atomic.Int32
 	server := &http.Server{Handler: instance()}
 	defer server.Close()
 	wantIdentity(t, Options{
 		SysRoot:          t.TempDir(),
-		MetadataEndpoint: "http://" + address,
+		MetadataEndpoint: "http://" + lab.DeafAddress(t),
 		random:           func() float64 { return 0 },
 		dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := (&net.Dialer{}).DialContext(ctx, network, address)

@@ -137,10 +137,11 @@ func TestEventBridge_ReceiversGetTheDocumentThatAWebhookGets(t *testing.T) {
 func TestEventBridge_ALostReplyIsTwoEventsWithOneIDInTheDetail(t *testing.T) {
 	c := realCloud(t)
 	c.Inject("PutEvents", 1, awsfake.LoseReply())
-	n := notify.New(notify.Options{Sinks: []notify.Sink{c.EventBridge}, Random: func() float64 { return 0.01 }})
-	n.Tell(notify.NodeDrainStarted, notify.Detail{Drain: &notify.Drain{Trigger: "spot"}})
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	n := notify.New(notify.Options{
+		Sinks: []notify.Sink{c.EventBridge}, Random: func() float64 { return 0.01 }, Count: func(string, notify.Result) { cancel() },
+	})
+	n.Tell(notify.NodeDrainStarted, notify.Detail{Drain: &notify.Drain{Trigger: "spot"}})
 	n.Run(ctx)
 	var ids []any
 	for _, e := range c.received(t) {

@@ -142,10 +142,9 @@ func ready() notify.Detail { return notify.Detail{Boot: &notify.Boot{Seconds: 1}
 func made(t *testing.T, origin notify.Origin, kind notify.Type, detail notify.Detail) notify.Event {
 	t.Helper()
 	var got notify.Event
-	n := notify.New(notify.Options{Origin: origin, Sinks: []notify.Sink{catch(func(e notify.Event) { got = e })}})
-	n.Tell(kind, detail)
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
+	n := notify.New(notify.Options{Origin: origin, Sinks: []notify.Sink{catch(func(e notify.Event) { got = e; cancel() })}})
+	n.Tell(kind, detail)
 	n.Run(ctx)
 	return got
 }

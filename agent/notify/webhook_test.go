@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/flowviz/flowagent/agent/notify"
 	"github.com/flowviz/flowagent/agent/secret"
+	"github.com/flowviz/flowagent/test/lab"
 )
 
 const (
@@ -171,11 +171,6 @@ func TestWebhook_TellsWhatWillPassFromWhatWont(t *testing.T) {
 }
 
 func TestWebhook_NoErrorHoldsASecret(t *testing.T) {
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = gone.Close()
 	parrot := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = io.WriteString(w, r.Header.Get("Authorization")+r.RequestURI)
@@ -206,7 +201,7 @@ func TestWebhook_NoErrorHoldsASecret(t *testing.T) {
 		change func(*notify.WebhookOptions)
 		says   string
 	}{
-		"nobody listens":          {"http://" + gone.Addr().String(), short, "connection refused"},
+		"nobody listens":          {"http://" + lab.DeafAddress(t), func(*notify.WebhookOptions) {}, "connection refused"},
 		"the server echoes":       {parrot, func(*notify.WebhookOptions) {}, "400 Bad Request: check notify.webhook.url"},
 		"the server hangs":        {silent, short, "no answer in time"},
 		"the reply is lost":       {cut, func(*notify.WebhookOptions) {}, "EOF"},
@@ -263,10 +258,11 @@ func TestNotifier_AnEventWhoseReplyWasLostIsSentAgainUnderTheSameID(t *testing.T
 			panic(http.ErrAbortHandler)
 		}
 	})
-	n := notify.New(notify.Options{Sinks: []notify.Sink{webhook(t, url)}, Random: func() float64 { return 0 }})
 	ctx, cancel := context.WithCancel(t.Context())
+	n := notify.New(notify.Options{
+		Sinks: []notify.Sink{webhook(t, url)}, Random: func() float64 { return 0 }, Count: func(string, notify.Result) { cancel() },
+	})
 	n.Tell(notify.NodeReady, notify.Detail{Boot: &notify.Boot{Seconds: 1}})
-	cancel() // what was told before the end is delivered
 	n.Run(ctx)
 	if len(requests) != 2 {
 		t.Fatalf("got %d requests, want 2", len(requests))

@@ -270,9 +270,7 @@ func TestAnUpstreamThatIsNoURLIsRefused(t *testing.T) {
 }
 
 func TestADeadUpstreamIsABadGateway(t *testing.T) {
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	_, endpoint := serve(t, gone.URL)
+	_, endpoint := serve(t, "http://"+lab.DeafAddress(t))
 	_, err := secretsManager(endpoint).GetSecretValue(t.Context(), &sm.GetSecretValueInput{SecretId: aws.String("a")})
 	if codeOf(err) != "BadGateway" {
 		t.Errorf("got %v, want BadGateway", err)

@@ -65,40 +65,42 @@ func established(local, remote string) socket {
 }
 
 func TestConnectionsAreCountedByServiceAndByWhatIsKnown(t *testing.T) {
-	p := newProc(t)
-	closeWait, finWait, queued := established("172.18.0.2:8080", "192.0.2.1:4"), established("172.18.0.2:8080", "192.0.2.1:5"), established("172.18.0.2:8080", "192.0.2.1:6")
-	closeWait.state, finWait.state, queued.queued = stateCloseWait, 0x04, true
-	p.sockets(10,
-		established("172.18.0.2:8080", "192.0.2.1:1"), // moved just now
-		established("172.18.0.2:8080", "192.0.2.1:2"), // didn't move for a minute
-		established("172.18.0.2:8080", "192.0.2.1:3"), // nobody knows
-		closeWait, finWait, queued,
-		established("172.18.0.2:9090", "192.0.2.1:7"),     // on a port that isn't published
-		established("172.18.0.2:40000", "192.0.2.1:8080"), // its own request to another machine
-	)
-	p.sockets(20, established("172.18.0.3:8443", "192.0.2.1:1"))
-	p.sockets(30)
-	p.write("net/nf_conntrack", entry(432000, "192.0.2.1:1", "172.18.0.2:8080")+entry(431940, "192.0.2.1:2", "172.18.0.2:8080")+
-		entry(431940, "192.0.2.1:6", "172.18.0.2:8080"))
-	// Only its own namespace knows of it.
-	p.write("20/net/nf_conntrack", entry(431940, "192.0.2.1:1", "172.18.0.3:8443"))
-	containers := listed{{Service: "web", PID: 20, Ports: []uint16{8443}}, {Service: "api", PID: 10, Ports: []uint16{8080}},
-		{Service: "quiet", PID: 30, Ports: []uint16{8080}}, {Service: "worker", PID: 30}}
+	synctest.Test(t, func(t *testing.T) { // "just now" must not be over when it is counted
+		p := newProc(t)
+		closeWait, finWait, queued := established("172.18.0.2:8080", "192.0.2.1:4"), established("172.18.0.2:8080", "192.0.2.1:5"), established("172.18.0.2:8080", "192.0.2.1:6")
+		closeWait.state, finWait.state, queued.queued = stateCloseWait, 0x04, true
+		p.sockets(10,
+			established("172.18.0.2:8080", "192.0.2.1:1"), // moved just now
+			established("172.18.0.2:8080", "192.0.2.1:2"), // didn't move for a minute
+			established("172.18.0.2:8080", "192.0.2.1:3"), // nobody knows
+			closeWait, finWait, queued,
+			established("172.18.0.2:9090", "192.0.2.1:7"),     // on a port that isn't published
+			established("172.18.0.2:40000", "192.0.2.1:8080"), // its own request to another machine
+		)
+		p.sockets(20, established("172.18.0.3:8443", "192.0.2.1:1"))
+		p.sockets(30)
+		p.write("net/nf_conntrack", entry(432000, "192.0.2.1:1", "172.18.0.2:8080")+entry(431940, "192.0.2.1:2", "172.18.0.2:8080")+
+			entry(431940, "192.0.2.1:6", "172.18.0.2:8080"))
+		// Only its own namespace knows of it.
+		p.write("20/net/nf_conntrack", entry(431940, "192.0.2.1:1", "172.18.0.3:8443"))
+		containers := listed{{Service: "web", PID: 20, Ports: []uint16{8443}}, {Service: "api", PID: 10, Ports: []uint16{8080}},
+			{Service: "quiet", PID: 30, Ports: []uint16{8080}}, {Service: "worker", PID: 30}}
 
-	counts, err := New(Options{Containers: containers, ProcRoot: p.dir}).Count(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := Counts{Services: []ServiceCount{{"api", Tally{Busy: 3, Idle: 1, Unknown: 1}}, {"quiet", Tally{}}, {"web", Tally{Idle: 1}}}}
-	if diff := cmp.Diff(want, counts); diff != "" {
-		t.Errorf("counts (-want +got):\n%s", diff)
-	}
-	if got, want := counts.String(), "api: 3 busy, 1 idle, 1 unknown; web: 1 idle"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	if got, want := (Counts{}).String(), "none"; got != want {
-		t.Errorf("nothing: got %q, want %q", got, want)
-	}
+		counts, err := New(Options{Containers: containers, ProcRoot: p.dir}).Count(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Counts{Services: []ServiceCount{{"api", Tally{Busy: 3, Idle: 1, Unknown: 1}}, {"quiet", Tally{}}, {"web", Tally{Idle: 1}}}}
+		if diff := cmp.Diff(want, counts); diff != "" {
+			t.Errorf("counts (-want +got):\n%s", diff)
+		}
+		if got, want := counts.String(), "api: 3 busy, 1 idle, 1 unknown; web: 1 idle"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if got, want := (Counts{}).String(), "none"; got != want {
+			t.Errorf("nothing: got %q, want %q", got, want)
+		}
+	})
 }
 
 func TestASharedNamespaceIsCountedOnce(t *testing.T) {

@@ -274,14 +274,9 @@ func TestContainersThatShareANetworkAreCountedOnce(t *testing.T) {
 
 func TestTheHostsNetworkIsCountedByExposedPorts(t *testing.T) {
 	s := newSite(t)
-	free, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := free.Addr().(*net.TCPAddr).AddrPort().Port()
-	_ = free.Close()
-	s.start("web", "host", port)
-	s.ask(net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), "/slow/1h")
+	address := netip.MustParseAddrPort(lab.DeafAddress(t)) // until the app listens there
+	s.start("web", "host", address.Port())
+	s.ask(address.String(), "/slow/1h")
 	if got, want := s.count(s.counter(far)), "web: 1 busy"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
