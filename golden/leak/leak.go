@@ -16,7 +16,9 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/cloudflare/ahocorasick"
 )
@@ -47,9 +49,10 @@ type Scanner struct {
 
 // anchor is text that a rule's credentials always have.
 type anchor struct {
-	text []byte
-	rule *rule
-	set  ruleSet // of that rule alone
+	text    []byte
+	letters bool // and nothing else
+	rule    *rule
+	set     ruleSet // of that rule alone
 }
 
 // ruleSet has a bit for each rule.
@@ -62,7 +65,8 @@ func NewScanner() *Scanner {
 	all := rules()
 	for i := range all {
 		for _, text := range all[i].anchors {
-			s.anchors = append(s.anchors, anchor{[]byte(text), &all[i], 1 << i})
+			letters := !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsLetter(r) })
+			s.anchors = append(s.anchors, anchor{[]byte(text), letters, &all[i], 1 << i})
 			texts = append(texts, text)
 		}
 	}
