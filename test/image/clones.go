@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -190,7 +189,7 @@ func (p *proof) survivesRestarts(ctx context.Context, c *clone) {
 func (p *proof) drainsAndReturns(ctx context.Context, c *clone) bool {
 	return p.show(ctx, c.name+" comes back ready from a reboot, as the same machine", func(ctx context.Context) (string, error) {
 		began := c.console.kernelBegan()
-		if _, err := c.sudo(ctx, soon+"systemctl reboot"); err != nil {
+		if err := c.order(ctx, "systemctl reboot"); err != nil {
 			return "", err
 		}
 		limited, cancel := within(ctx, offLimit, "the way down of "+c.name)
@@ -269,8 +268,8 @@ func (p *proof) leavesNothing(ctx context.Context, c *clone) {
 	})
 	raw := filepath.Join(c.dir, "disk.raw")
 	p.show(ctx, "the disk of "+c.name+", switched off, has none of its secrets", func(ctx context.Context) (string, error) {
-		if status, err := c.get(ctx, healthPort, "/health"); err != nil || status != http.StatusOK {
-			return "", fmt.Errorf("it is not ready before it is switched off: %d %v", status, err)
+		if _, err := c.awaitHealthy(ctx, healthPort); err != nil {
+			return "", fmt.Errorf("it is not ready before it is switched off: %w", err)
 		}
 		if err := c.powerOff(ctx); err != nil {
 			return "", err

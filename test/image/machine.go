@@ -33,6 +33,8 @@ const (
 	healthPort = 9180
 )
 
+var forwarded = []int{sshPort, apiPort, healthPort}
+
 // machine is one virtual machine with a disk of its own over another one.
 type machine struct {
 	name  string
@@ -82,12 +84,14 @@ func (p *proof) newMachine(ctx context.Context, name string, user login, h hardw
 	}
 	m.console = &console{file: log, now: time.Now}
 
+	free, err := freePorts(len(forwarded))
+	if err != nil {
+		return nil, err
+	}
 	forward := "user,id=net"
-	for _, port := range []int{sshPort, apiPort, healthPort} {
-		if m.ports[port], err = freePort(); err != nil {
-			return nil, err
-		}
-		forward += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", m.ports[port], port)
+	for i, port := range forwarded {
+		m.ports[port] = free[i]
+		forward += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", free[i], port)
 	}
 	m.qemu = append([]string{"qemu-system-x86_64"}, p.accelerator.arguments()...)
 	m.qemu = append(m.qemu,
@@ -105,14 +109,18 @@ func (p *proof) newMachine(ctx context.Context, name string, user login, h hardw
 	return m, nil
 }
 
-// freePort is a port of the loopback that nobody listens on. QEMU says so where that changes before it does.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// freePorts are so many ports of the loopback that nobody listens on. QEMU says so where that changes before it does.
+func freePorts(count int) ([]int, error) {
+	var free []int
+	for range count {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // after the last one is chosen, or it might be the same
+		free = append(free, l.Addr().(*net.TCPAddr).Port)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return free, nil
 }
 
 // powerOn starts the machine, which runs until it switches itself off, ctx ends, or it is closed.
@@ -147,14 +155,21 @@ func (m *machine) running() error {
 	}
 }
 
-// soon is before what ends the connection over which it is said: the answer comes first.
-const soon = "systemd-run --quiet --on-active=1 --timer-property=AccuracySec=100ms "
+// order has the machine's system do soon what ends the connection. The answer may be lost with it: whoever orders looks for
+// what was ordered.
+func (m *machine) order(ctx context.Context, command string) error {
+	_, err := m.sudo(ctx, "systemd-run --quiet --on-active=1 --timer-property=AccuracySec=100ms "+command)
+	if lost := new(ssh.ExitMissingError); errors.As(err, &lost) {
+		return nil
+	}
+	return err
+}
 
 // powerOff has the machine's system switch it off, and waits until it has.
 func (m *machine) powerOff(ctx context.Context) error {
 	ctx, cancel := within(ctx, offLimit, "switching off machine "+m.name)
 	defer cancel()
-	if _, err := m.sudo(ctx, soon+"systemctl poweroff"); err != nil {
+	if err := m.order(ctx, "systemctl poweroff"); err != nil {
 		return err
 	}
 	select {
