@@ -44,7 +44,7 @@ type Step struct {
 	Always bool
 	// Final says that the drain can't be taken back any more once this step has begun.
 	Final bool
-	// Run does it. Its context ends when its share of the budget does.
+	// Run does it. Its context ends when its share of the budget does, with a cause that says so.
 	Run func(ctx context.Context) error
 }
 
@@ -53,6 +53,8 @@ var (
 	ErrTakenBack = errors.New("the drain was taken back")
 	// ErrTooLate is why a drain can't be taken back any more.
 	ErrTooLate = errors.New("too late to take the drain back")
+
+	errTimeUp = errors.New("the time for it is over")
 )
 
 // Drain is one drain, from the moment that somebody wishes it.
@@ -172,14 +174,14 @@ func (d *Drain) Requests(counts inflight.Counts) {
 // is called once.
 func (d *Drain) Run(ctx context.Context, steps []Step) error {
 	d.log.InfoContext(ctx, "drain started", "reason", d.request.Reason, "trigger", d.request.Trigger, "budget", time.Until(d.Deadline()).Round(time.Millisecond))
-	budget, cancel := context.WithCancel(ctx)
-	defer cancel()
+	budget, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	go func() {
 		select {
 		case <-d.spent:
-			cancel()
+			cancel(errTimeUp)
 		case <-d.back: // which nobody closes once a final step has begun
-			cancel()
+			cancel(ErrTakenBack)
 		case <-budget.Done():
 		}
 	}()
@@ -216,22 +218,31 @@ func (d *Drain) Run(ctx context.Context, steps []Step) error {
 func (d *Drain) step(parent, budget context.Context, step Step, rest []Step) error {
 	err := d.recorder.Do(parent, "drain."+step.Name, func(ctx context.Context, _ *report.Span) error {
 		if step.Always {
-			return step.Run(context.WithoutCancel(ctx))
+			return step.run(context.WithoutCancel(ctx))
 		}
 		left := share(time.Until(d.Deadline()), step, rest)
 		if left < step.Least {
-			ctx, cancel := context.WithTimeout(ctx, step.Least)
+			ctx, cancel := context.WithTimeoutCause(ctx, step.Least, errTimeUp)
 			defer cancel()
-			return step.Run(ctx)
+			return step.run(ctx)
 		}
-		ctx, cancel := context.WithDeadline(budget, time.Now().Add(left))
+		ctx, cancel := context.WithDeadlineCause(budget, time.Now().Add(left), errTimeUp)
 		defer cancel()
-		return step.Run(ctx)
+		return step.run(ctx)
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", step.Name, err)
 	}
 	return nil
+}
+
+// run has the step say why its context ended where it says no more than that it did.
+func (s Step) run(ctx context.Context) error {
+	err := s.Run(ctx)
+	if err != nil && err == ctx.Err() {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // share is what the first of the steps may take of what is left.

@@ -76,7 +76,7 @@ func TestDrain_SharesWhatIsLeftByWeight(t *testing.T) {
 		if len(a.steps) != len(want) {
 			t.Errorf("got %d steps, want %d", len(a.steps), len(want))
 		}
-		if want := "services: context deadline exceeded"; err == nil || err.Error() != want {
+		if want := "services: the time for it is over"; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %q: the others had time enough", err, want)
 		}
 	})
@@ -106,6 +106,20 @@ func TestDrain_AFailedStepKeepsNoOtherFromRunning(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The last step's own time ends with the budget: which of the two is first mustn't be seen.
+func TestDrain_TheEndOfTheBudgetHasOneName(t *testing.T) {
+	for range 100 {
+		d := New(quiet(), Request{}, time.Millisecond)
+		err := d.Run(t.Context(), []Step{{Name: "hooks", Weight: 1, Run: func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}})
+		if want := "hooks: the time for it is over"; err == nil || err.Error() != want || d.Status().Error != want {
+			t.Fatalf("got %v and status %+v, want %q", err, d.Status(), want)
+		}
+	}
 }
 
 func TestDrain_WhatMustHappenHappensAfterTheBudget(t *testing.T) {
