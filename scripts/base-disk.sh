@@ -50,6 +50,7 @@ ubuntu-22.04) suite=jammy kernel=${kernel:-linux-image-virtual} own=(ubuntu-keyr
 *) die "unknown distribution \"$distribution\": it is debian-13, ubuntu-24.04 or ubuntu-22.04" ;;
 esac
 readonly home=$PWD/.build/image/base/$distribution
+readonly log=$home/mmdebstrap.log
 ((EUID == 0)) || die "the files on the disk belong to root: try again with sudo"
 PATH=$PATH:/usr/sbin:/sbin
 for program in mmdebstrap mke2fs sfdisk grub-mkimage qemu-img; do
@@ -100,16 +101,21 @@ if [[ -s $disk ]]; then
   exit 0
 fi
 
+# fetch_keys: to $package; $blame is why not.
+fetch_keys() {
+  blame="Ubuntu's keys can't be fetched: does this machine reach archive.ubuntu.com?"
+  curl -fsS -o "$package" "http://archive.ubuntu.com/ubuntu/pool/main/u/ubuntu-keyring/${package##*/}" || return
+  blame="$package is not Ubuntu's: its checksum is another one"
+  sha256sum --check --status <<<"36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  $package"
+}
+
 # Ubuntu's keys are in Ubuntu only, in a package of which this is one version.
 if [[ $distribution == ubuntu-* ]]; then
   keys=/usr/share/keyrings/ubuntu-archive-keyring.gpg
   if [[ ! -s $keys ]]; then
     package=$home/keys/ubuntu-keyring_2023.11.28.1_all.deb keys=$home/keys$keys
     mkdir -p "$home/keys"
-    curl -fsS -o "$package" "http://archive.ubuntu.com/ubuntu/pool/main/u/ubuntu-keyring/${package##*/}" ||
-      die "Ubuntu's keys can't be fetched: does this machine reach archive.ubuntu.com?"
-    sha256sum --check --status <<<"36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  $package" ||
-      die "$package is not Ubuntu's: its checksum is another one"
+    again "the download of Ubuntu's keys" fetch_keys || die "$blame"
     dpkg-deb --extract "$package" "$home/keys"
   fi
   options+=(--keyring="$keys")
@@ -121,10 +127,9 @@ rm -rf --one-file-system "$new"
 mkdir -p "$new"
 trap 'rm -rf --one-file-system "$new"' EXIT
 
-mmdebstrap "${options[@]}" "$suite" "$new/root" "${mirrors[@]}" >"$home/mmdebstrap.log" 2>&1 || {
-  tail -n 20 "$home/mmdebstrap.log" >&2
-  die "mmdebstrap failed: the lines above are the end of $home/mmdebstrap.log. Does this machine reach a mirror of it?"
-}
+new_log
+again mmdebstrap into_log afresh "$new/root" mmdebstrap "${options[@]}" "$suite" "$new/root" "${mirrors[@]}" ||
+  die "mmdebstrap failed: the lines above are the end of $log. Does this machine reach a mirror of it?"
 cp --dereference "$new/root/vmlinuz" "$new/vmlinuz"
 
 uuid=$(printf '%s' "$key" | sha256sum | sed -E 's/(.{8})(.{4}).(.{3}).(.{3})(.{12}).*/\1-\2-4\3-8\4-\5/')

@@ -6,7 +6,9 @@
 #      standard output. Exit status 0 means the image exists.
 # It never replaces an image that is there, and leaves nothing half-made behind.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+readonly log=$PWD/.build/base-image.log # what apt and mmdebstrap say
 readonly image=debian:trixie-slim
 # A registry that doesn't answer must not hold up a site without one; the image is about 30 MB, so two minutes are
 # enough even on a slow line.
@@ -16,16 +18,13 @@ say() { printf 'base-image: %s\n' "$*"; }
 die() { printf 'base-image: %s\n' "$*" >&2; exit 1; }
 
 # shellcheck source=scripts/debian.sh
-. "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
+. scripts/debian.sh
 
 install_mmdebstrap() {
   command -v mmdebstrap >/dev/null && return 0
   command -v apt-get >/dev/null ||
     die "mmdebstrap is missing and there is no apt-get: install mmdebstrap, or load $image with 'docker load'"
-  say "mmdebstrap is missing: installing it with apt-get"
-  as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "${mmdebstrap_packages[@]}" >/dev/null
+  apt_install "${mmdebstrap_packages[@]}"
 }
 
 # The tree goes through a file rather than a pipe: docker import would keep a truncated one as an image.
@@ -35,7 +34,9 @@ make_image() {
   # shellcheck disable=SC2064 # the name as it is now: the variable is gone when the trap runs
   trap "rm -rf '$dir'" EXIT
   say "making $image from Debian's packages with mmdebstrap (about 35 s)"
-  mmdebstrap "${debian_options[@]}" "$debian_suite" "$dir/rootfs.tar" ||
+  new_log
+  # A further try overwrites the file.
+  again mmdebstrap into_log mmdebstrap "${debian_options[@]}" "$debian_suite" "$dir/rootfs.tar" ||
     die "mmdebstrap failed: check that this machine reaches a Debian mirror, or load $image with 'docker load'"
   docker import --change 'CMD ["bash"]' "$dir/rootfs.tar" "$image" >/dev/null
   say "made $image"

@@ -39,30 +39,6 @@ die() { say "$*"; exit 1; }
 # have PROGRAM: also where Debian puts what only root runs, which isn't on everybody's PATH.
 have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null; }
 
-logged() {
-  mkdir -p "$build"
-  "$@" >"$log" 2>&1 </dev/null || {
-    tail -n 20 "$log" >&2
-    die "\"$*\" failed: the lines above are the end of $log"
-  }
-}
-
-refreshed=
-apt_refresh() {
-  [[ -z $refreshed ]] || return 0
-  command -v apt-get >/dev/null || die "this machine has no apt-get: install $* yourself and run this again"
-  logged as_root env DEBIAN_FRONTEND=noninteractive apt-get update
-  refreshed=yes
-}
-
-# A machine that has just booted may be busy with its own upgrades: wait up to five minutes for the lock.
-apt_install() {
-  apt_refresh "$@"
-  say "installing $*"
-  logged as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-upgrade --no-install-recommends \
-    -o DPkg::Lock::Timeout=300 "$@"
-}
-
 # need PROGRAM PACKAGE...: installs the packages where the program is missing.
 need() {
   local program=$1
@@ -143,6 +119,8 @@ stop_engine() {
   while [[ -d /proc/$how ]] && ((SECONDS < end)); do sleep 0.2; done
 }
 
+download_into() { (cd "$1" && apt-get download "$2"); }
+
 # fetch PROGRAM PACKAGE: the program alone, out of a package that would start it for good.
 fetch() {
   local program=$1 package=$2 unpacked=$build/$1
@@ -152,7 +130,8 @@ fetch() {
   say "fetching $program"
   rm -rf "$unpacked"
   mkdir -p "$unpacked" "$build/bin"
-  (cd "$unpacked" && logged apt-get download "$package" && dpkg-deb --extract ./*.deb .)
+  retried "the download of $package" from_mirror download_into "$unpacked" "$package"
+  (cd "$unpacked" && dpkg-deb --extract ./*.deb .)
   find "$unpacked/usr" -path "*bin/$program" -exec ln -sf {} "$build/bin/$program" \;
   ! ldd "$build/bin/$program" | grep 'not found' >&2 ||
     die "$program lacks the libraries above: install the package $package"
@@ -168,12 +147,17 @@ setup_venv() {
   logged python3 -m venv "$build/venv"
 }
 
+# pip_install REQUIREMENT: into the project's own environment.
+pip_install() {
+  retried "the installation of $1" "$build/venv/bin/pip" install --disable-pip-version-check "$1"
+}
+
 setup_moto() {
   ! have moto_server || return 0
   [[ ! -x $build/venv/bin/moto_server ]] || return 0
   say 'installing moto_server'
   setup_venv
-  logged "$build/venv/bin/pip" install --disable-pip-version-check 'moto[server]==5.*'
+  pip_install 'moto[server]==5.*'
 }
 
 setup_registry() { fetch docker-registry docker-registry; }
@@ -229,8 +213,8 @@ make_system() {
   if [[ ! -d $home/$key ]]; then
     say "making $what"
     new=$home/new
-    as_root rm -rf --one-file-system "$new"
-    logged as_root mmdebstrap "${debian_options[@]}" "$@" "$debian_suite" "$new"
+    as_root true # where nobody can be root, that is said here and not in the log
+    retried mmdebstrap afresh "$new" mmdebstrap "${debian_options[@]}" "$@" "$debian_suite" "$new"
     as_root mv "$new" "$home/$key"
   fi
   [[ $(readlink "$home/current") == "$key" ]] || ln -sfn "$key" "$home/current"
@@ -274,7 +258,7 @@ setup_aws() {
     apt_install awscli
   else
     setup_venv
-    logged "$build/venv/bin/pip" install --disable-pip-version-check awscli
+    pip_install awscli
   fi
 }
 
