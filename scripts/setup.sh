@@ -28,6 +28,9 @@ readonly build=$PWD/.build
 readonly log=$build/setup.log              # what apt and pip say, which is of interest when they fail
 readonly engine_note=$build/engine/started # how the engine was started, when it was started here
 readonly socket=/var/run/docker.sock
+# What pip installs; a program that is there is left as it is. test/infra/cloud puts right what this moto lacks: a newer one may
+# lack other things. Both agree on one botocore.
+readonly moto_version=5.2.1 aws_version=1.45.11
 readonly engine_wait=60 # seconds; dockerd answers within two, or after a minute's recovery of its state
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -157,7 +160,7 @@ setup_moto() {
   [[ ! -x $build/venv/bin/moto_server ]] || return 0
   say 'installing moto_server'
   setup_venv
-  pip_install 'moto[server]==5.*'
+  pip_install "moto[server]==$moto_version"
 }
 
 setup_registry() { fetch docker-registry docker-registry; }
@@ -258,7 +261,7 @@ setup_aws() {
     apt_install awscli
   else
     setup_venv
-    pip_install awscli
+    pip_install "awscli==$aws_version"
   fi
 }
 
