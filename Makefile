@@ -29,7 +29,7 @@ install: build ## the agent, its units and its group, on this machine or below D
 tools: $(TOOLS) ## the programs that tests run, pinned in tools/go.mod
 
 $(TOOLS): tools/go.mod tools/go.sum
-	CGO_ENABLED=0 go -C tools build -trimpath -ldflags '-s -w $(FLAGS)' -o $@ $(PACKAGE)
+	CGO_ENABLED=0 scripts/again.sh 'the build of $(@F)' go -C tools build -trimpath -ldflags '-s -w $(FLAGS)' -o $@ $(PACKAGE)
 	@touch $@
 
 $(BIN)/docker-compose: PACKAGE = github.com/docker/compose/v2/cmd
@@ -41,7 +41,7 @@ $(BIN)/vegeta: PACKAGE = github.com/tsenart/vegeta/v12
 packer-tools: $(PACKER_TOOLS) ## Packer, its plugins for AWS and QEMU, and packer-sdc, pinned in tools/packer/go.mod
 
 $(PACKER_TOOLS): tools/packer/go.mod tools/packer/go.sum
-	CGO_ENABLED=0 go -C tools/packer build -trimpath -ldflags '-s -w' -o $@ $(PACKAGE)
+	CGO_ENABLED=0 scripts/again.sh 'the build of $(@F)' go -C tools/packer build -trimpath -ldflags '-s -w' -o $@ $(PACKAGE)
 	@touch $@
 
 $(BIN)/packer: PACKAGE = github.com/hashicorp/packer

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The lab has no network, and the agent is built in it.
-go mod download
+scripts/again.sh 'the download of the modules' go mod download
 export GOFLAGS=-mod=readonly GOPROXY=off
 
 # Not by `go test`, which holds the table back until the last cell has ended.

@@ -32,7 +32,8 @@ shell_checked() {
 check formatted
 # in_module DIRECTORY: the modules with code of the project's own.
 in_module() {
-  go -C "$1" vet -tags fleet ./... && (cd "$1" && "$staticcheck" -tags fleet ./...)
+  scripts/again.sh "the download of the modules of $1" go -C "$1" mod download &&
+    go -C "$1" vet -tags fleet ./... && (cd "$1" && "$staticcheck" -tags fleet ./...)
 }
 readonly staticcheck=$PWD/.build/bin/staticcheck
 

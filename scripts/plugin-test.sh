@@ -6,9 +6,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The lab has no network.
-go -C packer/plugin mod download
+scripts/again.sh 'the download of the modules' go -C packer/plugin mod download
 export GOFLAGS=-mod=readonly GOPROXY=off
 
 (($# > 0)) || set -- ./...
 # shellcheck disable=SC2016 # the inner shell is to expand it
-exec scripts/lab.sh -- bash -c 'cd packer/plugin && exec ../../.build/bin/lab test -race -count=1 -p 2 "$@"' - "$@"
+exec scripts/lab.sh -- bash -c 'cd packer/plugin && exec ../../.build/bin/lab test -race -count=1 -p 2 -timeout 30m "$@"' - "$@"
