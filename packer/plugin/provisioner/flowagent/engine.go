@@ -42,9 +42,33 @@ const awaitUnits = `for unit in apt-daily.service apt-daily-upgrade.service unat
 done`
 
 // aptFunctions are the beginning of every script that installs something. $lock is in seconds.
+//
+// apt itself tries again for seconds after a broken connection or a 503 of the mirror, and not at all after a wrong
+// checksum or while somebody else reads the lists. A mirror that is being restarted is back within the pauses. A 404
+// means that the lists are older than the mirror: a further try reads them first, and the download tells whether that
+// went well. Once the packages are here, an installation that fails is no hiccup.
 const aptFunctions = `apt() {
   apt-get --yes --quiet --no-install-recommends -o DPkg::Lock::Timeout="$lock" -o Acquire::Retries=3 \
     -o Dpkg::Use-Pty=0 -o APT::Update::Error-Mode=any "$@" </dev/null
+}
+again() {
+  for pause in 5 20; do
+    ! "$@" || return 0
+    echo "\"$*\" failed: trying again in $pause s" >&2
+    sleep "$pause"
+  done
+  "$@"
+}
+apt_update() { again apt update; }
+apt_download() {
+  [ -z "$tried" ] || apt update || true
+  tried=yes
+  apt install --download-only "$@"
+}
+apt_install() {
+  tried=
+  again apt_download "$@"
+  apt install "$@"
 }
 `
 
@@ -123,11 +147,11 @@ func (b *bake) installPackages(ctx context.Context) error {
 		}
 	}
 	var script strings.Builder
-	fmt.Fprintf(&script, "lock=%d\n%s%sapt update\nset --\n", int(b.config.LockTimeout.Seconds()), aptFunctions, pinFunctions)
+	fmt.Fprintf(&script, "lock=%d\n%s%sapt_update\nset --\n", int(b.config.LockTimeout.Seconds()), aptFunctions, pinFunctions)
 	for _, name := range names {
 		fmt.Fprintf(&script, "package=$(pinned %s %s); set -- \"$@\" \"$package\"\n", shellescape.Quote(name), shellescape.Quote(versions[name]))
 	}
-	script.WriteString("apt install \"$@\"\n")
+	script.WriteString("apt_install \"$@\"\n")
 	_, err := b.run(ctx, step{name: "install " + strings.Join(names, ", "), script: script.String(), limit: b.config.InstallTimeout})
 	var failed *stepError
 	if errors.As(err, &failed) {
@@ -144,10 +168,10 @@ const keyring = "/etc/apt/keyrings/docker.asc"
 func (b *bake) addDockerRepository(ctx context.Context) error {
 	base := strings.TrimSuffix(b.config.EngineRepository, "/") + "/" + b.facts.distribution
 	script := fmt.Sprintf(`lock=%d
-%s[ -s /etc/ssl/certs/ca-certificates.crt ] || { apt update; apt install ca-certificates; } >&2
+%s[ -s /etc/ssl/certs/ca-certificates.crt ] || { apt_update; apt_install ca-certificates; } >&2
 into=$(mktemp)
 trap 'rm -f "$into"' EXIT
-/usr/lib/apt/apt-helper -q download-file %s "$into" >&2
+again /usr/lib/apt/apt-helper -q download-file %s "$into" >&2
 cat "$into"
 `, int(b.config.LockTimeout.Seconds()), aptFunctions, shellescape.Quote(base+"/gpg"))
 	key, err := b.run(ctx, step{name: "download the key of " + base, script: script, limit: b.config.InstallTimeout, quiet: true})

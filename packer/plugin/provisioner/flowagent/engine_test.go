@@ -99,6 +99,59 @@ END
 	}
 }
 
+// The functions run in the shell that runs them on a target, where a mirror answers as often as a case says with a 503.
+func TestAMirrorsHiccupEndsNoBake(t *testing.T) {
+	const apt = `#!/bin/sh
+call=${*##*Error-Mode=any }
+echo "$call" >>"$CALLS"
+case $call in
+*--download-only*) refused=$DOWNLOADS ;;
+install*) refused=$INSTALLS ;;
+update) refused=$UPDATES ;;
+esac
+[ "$(grep -c -x -e "$call" "$CALLS")" -gt "$refused" ] || exit 100
+`
+	const update, download, install = "update", "install --download-only docker.io nftables", "install docker.io nftables"
+	for name, c := range map[string]struct {
+		updates, downloads, installs int // that fail
+		want                         []string
+		fails                        bool
+	}{
+		"none":                   {0, 0, 0, []string{update, download, install}, false},
+		"one at the lists":       {1, 0, 0, []string{update, "sleep 5", update, download, install}, false},
+		"one at a package":       {0, 1, 0, []string{update, download, "sleep 5", update, download, install}, false},
+		"two at a package":       {0, 2, 0, []string{update, download, "sleep 5", update, download, "sleep 20", update, download, install}, false},
+		"at both":                {2, 1, 0, []string{update, "sleep 5", update, "sleep 20", update, download, "sleep 5", update, download, install}, false},
+		"no lists at all":        {9, 0, 0, []string{update, "sleep 5", update, "sleep 20", update}, true},
+		"no package at all":      {0, 9, 0, []string{update, download, "sleep 5", update, download, "sleep 20", update, download}, true},
+		"an installation failed": {0, 0, 1, []string{update, download, install}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bin := t.TempDir()
+			for name, script := range map[string]string{"apt-get": apt, "sleep": "#!/bin/sh\necho sleep \"$1\" >>\"$CALLS\"\n"} {
+				if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			calls := filepath.Join(bin, "calls")
+			cmd := exec.Command("/bin/sh", "-c", "set -eu\nlock=1\n"+aptFunctions+"apt_update\napt_install docker.io nftables\necho installed")
+			cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "CALLS=" + calls,
+				fmt.Sprintf("UPDATES=%d", c.updates), fmt.Sprintf("DOWNLOADS=%d", c.downloads), fmt.Sprintf("INSTALLS=%d", c.installs)}
+			out, err := cmd.CombinedOutput()
+			if (err != nil) != c.fails || strings.Contains(string(out), "installed") == c.fails {
+				t.Errorf("got %v, want a failure: %v\n%s", err, c.fails, out)
+			}
+			got, err := os.ReadFile(calls)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, strings.Split(strings.TrimSpace(string(got)), "\n")); diff != "" {
+				t.Errorf("calls of apt-get (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestPackagesAreWhatTheDistributionCallsThem(t *testing.T) {
 	profiles := []ansiblefree.Profile{ansiblefree.Agent, ansiblefree.Base, ansiblefree.Hardening}
 	all := []string{"chronyd", "unattended-upgrade", "nft", "sshd", "modprobe"}
