@@ -36,7 +36,8 @@ const holdTimers = `for unit in apt-daily.timer apt-daily-upgrade.timer; do
   if systemctl is-active --quiet "$unit"; then systemctl stop "$unit"; echo "$unit"; fi
 done`
 
-// awaitLocks waits until no unit that works with packages is at it. What else holds a lock is waited for by apt-get.
+// awaitUnits waits until no unit that works with packages is at it. apt-get waits for dpkg's lock, and not for that of the
+// lists.
 const awaitUnits = `for unit in apt-daily.service apt-daily-upgrade.service unattended-upgrades.service; do
   while [ "$(systemctl show --property=ActiveState --value "$unit")" = activating ]; do sleep 1; done
 done`
