@@ -28,6 +28,9 @@ const (
 	// scopeGrace is what systemd gives the processes of a command between SIGTERM and SIGKILL; dpkg needs some seconds to
 	// leave its database in order.
 	scopeGrace = "10s"
+	// stopTries is how often a stop is tried, every 0.2 s: for a minute, longer than systemd-run tries to register a scope,
+	// which is D-Bus' 25 s.
+	stopTries = "300"
 )
 
 // errCut says that the connection ended in the middle of a command.
@@ -56,7 +59,8 @@ type step struct {
 // guard is the command that the connection starts. It is the same for every step, so that nothing of a script, of its
 // variables or of its input is in an argument list: these come as two lines of base64 on standard input. The input
 // stays open as long as the command may run; when it ends, because the build was cancelled, the connection was cut or
-// the plugin was killed, systemd ends every process of the command's scope, whatever session or group it moved to.
+// the plugin was killed, systemd ends every process of the command's scope, whatever session or group it moved to. The
+// scope may not be there yet when the input ends, so its stop is tried until it succeeds or the command has ended.
 //
 // $1 is the scope's name, empty on a target without systemd, where steps are short and change nothing.
 const guard = `IFS= read -r FLOWAGENT_SCRIPT && IFS= read -r FLOWAGENT_INPUT || exit 124
@@ -69,7 +73,12 @@ if [ -z "$1" ]; then exec /bin/sh -c "$inner"; fi
 exec 3<&0 </dev/null
 { while IFS= read -r line; do :; done <&3
   exec 3<&-
-  systemctl stop --no-block "$1.scope"; } >/dev/null 2>&1 &
+  tries=` + stopTries + `
+  until systemctl stop --no-block "$1.scope"; do
+    tries=$((tries - 1))
+    [ "$tries" -gt 0 ] || break
+    sleep 0.2
+  done; } >/dev/null 2>&1 &
 watcher=$!
 exec 3<&-
 status=0
