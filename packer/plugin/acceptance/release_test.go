@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,6 +106,8 @@ func TestAReleaseIsReproducible(t *testing.T) {
 	}
 }
 
+// unpack has another process write the program: one that a parallel test starts would hold a file that is open for writing
+// here for a moment, in which the program can't be executed (golang/go#22315).
 func unpack(t *testing.T, file *zip.File, to string) {
 	t.Helper()
 	from, err := file.Open()
@@ -114,11 +115,9 @@ func unpack(t *testing.T, file *zip.File, to string) {
 		t.Fatal(err)
 	}
 	defer from.Close()
-	content, err := io.ReadAll(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, content, 0o755); err != nil {
-		t.Fatal(err)
+	write := exec.Command("sh", "-c", `cat >"$1" && chmod 755 "$1"`, "sh", to)
+	write.Stdin = from
+	if out, err := write.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(write.Args, " "), err, out)
 	}
 }
