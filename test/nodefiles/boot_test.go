@@ -84,16 +84,12 @@ func TestANodeBootsWithAllOfIt(t *testing.T) {
 			{"near", address + ":8080", unheard, "a container's own address"},
 			{"near", inner + ":8080", unheard, "the own address of a container whose port is on the loopback"},
 		} {
-			if got := n.reach(t, c.from, c.to); got != c.want {
-				t.Errorf("%s, from %s to %s: got exit code %d, want %d", c.why, c.from, c.to, got, c.want)
-			}
+			n.reach(t, c.why, c.from, c.to, c.want)
 		}
 		// Without the filter each of them is open, so it was the filter that was silent.
 		m.Run(t, "systemctl", "stop", "flowagent-firewall.service")
 		for _, address := range []string{"10.99.0.1:8080", "10.99.0.1:9999", address + ":8080", inner + ":8080"} {
-			if got := n.reach(t, "near", address); got != connected {
-				t.Errorf("without the filter, from near to %s: got exit code %d, want %d", address, got, connected)
-			}
+			n.reach(t, "without the filter", "near", address, connected)
 		}
 		m.Run(t, "systemctl", "start", "flowagent-firewall.service")
 		// The node itself reaches each of them.
@@ -120,32 +116,22 @@ func TestANodeBootsWithAllOfIt(t *testing.T) {
 			"add rule inet flowagent node ip saddr 10.99.0.2 tcp dport 9998 accept\n"), 0o644)
 		m.Run(t, "systemctl", "reload", "flowagent-firewall.service")
 		for address, want := range map[string]int{"10.99.0.1:8080": connected, "10.99.0.1:8000": connected, "10.99.0.1:9998": refused} {
-			if got := n.reach(t, "near", address); got != want {
-				t.Errorf("near to %s: got exit code %d, want %d", address, got, want)
-			}
+			n.reach(t, "a port of the site's rules", "near", address, want)
 		}
-		if got := n.reach(t, "far", "203.0.113.1:8000"); got != unheard {
-			t.Errorf("far to a port for another neighbour: got exit code %d, want %d", got, unheard)
-		}
+		n.reach(t, "a port for another neighbour", "far", "203.0.113.1:8000", unheard)
 
 		// A mistake: the rules before stay in force.
 		m.Put(t, "/etc/flowagent/firewall.d/site.nft", []byte("add rule inet flowagent node tcp dort 1 accept\n"), 0o644)
 		if _, _, code := m.Try(t, "systemctl", "reload", "flowagent-firewall.service"); code == 0 {
 			t.Error("a reload with a mistake in the site's rules succeeded")
 		}
-		if got := n.reach(t, "near", "10.99.0.1:8080"); got != connected {
-			t.Errorf("after a reload that failed: got exit code %d, want %d", got, connected)
-		}
+		n.reach(t, "after a reload that failed", "near", "10.99.0.1:8080", connected)
 		// At the boot there are none before: ours alone, and a failed unit.
 		if _, _, code := m.Try(t, "systemctl", "restart", "flowagent-firewall.service"); code == 0 {
 			t.Error("a start with a mistake in the site's rules succeeded")
 		}
-		if got := n.reach(t, "near", "10.99.0.1:8080"); got != unheard {
-			t.Errorf("after a start that failed: got exit code %d, want %d", got, unheard)
-		}
-		if got := n.reach(t, "near", "10.99.0.1:22"); got != connected {
-			t.Errorf("SSH after a start that failed: got exit code %d, want %d", got, connected)
-		}
+		n.reach(t, "after a start that failed", "near", "10.99.0.1:8080", unheard)
+		n.reach(t, "SSH after a start that failed", "near", "10.99.0.1:22", connected)
 		m.Run(t, "rm", "/etc/flowagent/firewall.d/site.nft")
 		m.Run(t, "systemctl", "restart", "flowagent-firewall.service")
 		if now := m.Run(t, "nft", "--stateless", "list", "table", "ip", "nat"); now != docker {
@@ -197,9 +183,7 @@ func TestANodeBootsWithAllOfIt(t *testing.T) {
 		if after.ID != before.ID || after.State.StartedAt != before.State.StartedAt {
 			t.Errorf("the container was %s of %s and is %s of %s", before.ID, before.State.StartedAt, after.ID, after.State.StartedAt)
 		}
-		if got := n.reach(t, "near", "10.99.0.1:8000"); got != connected {
-			t.Errorf("near to the published port: got exit code %d, want %d", got, connected)
-		}
+		n.reach(t, "a published port", "near", "10.99.0.1:8000", connected)
 	})
 
 	t.Run("a drain waits for a neighbour's request", func(t *testing.T) {

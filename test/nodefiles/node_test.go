@@ -146,15 +146,23 @@ const (
 	unheard   = 124
 )
 
-// reach tries to connect by TCP to an address with a port. What is dropped is told by silence, for which two seconds on one
-// machine are plenty; each caller's other connections show that the way is open.
-func (n neighbours) reach(t *testing.T, name, address string) int {
+// silence is for how long an address that drops what it gets is listened to, which on one machine is plenty; each caller's
+// other connections show that the way is open.
+const silence = 2 * time.Second
+
+// reach tries to connect by TCP to an address with a port and demands a result. Only where nothing is to be heard does it
+// end after [silence]: an answer may take bash and the machine their time.
+func (n neighbours) reach(t *testing.T, why, name, address string, want int) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := n.from(t.Context(), name, "timeout", "2", "bash", "-c", ": <>/dev/tcp/"+host+"/"+port)
+	limit := patience
+	if want == unheard {
+		limit = silence
+	}
+	cmd := n.from(t.Context(), name, "timeout", seconds(limit), "bash", "-c", ": <>/dev/tcp/"+host+"/"+port)
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatalf("bash in %s: %v", name, err)
@@ -163,8 +171,13 @@ func (n neighbours) reach(t *testing.T, name, address string) int {
 	if code != connected && code != unheard && (code != refused || !strings.Contains(string(out), "Connection refused")) {
 		t.Fatalf("from %s to %s: got exit code %d: %s", name, address, code, out)
 	}
-	return code
+	if code != want {
+		t.Errorf("%s, from %s to %s: got exit code %d, want %d", why, name, address, code, want)
+	}
 }
+
+// seconds is a time as programs take it that count whole seconds.
+func seconds(d time.Duration) string { return fmt.Sprint(int(d.Seconds())) }
 
 func containerAddress(t *testing.T, m *lab.MachineServer, service string) string {
 	t.Helper()
