@@ -164,6 +164,9 @@ func (m *MachineServer) put(path string, content io.Reader, mode os.FileMode) er
 	if err := root.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	// Nor can one be executed that a child of this process holds open, between its fork and its exec (golang/go#22315).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	file, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
