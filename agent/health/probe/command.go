@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -30,13 +29,8 @@ type Command struct {
 // CommandPath is the PATH of probes' programs: systemd's own default.
 const CommandPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-const (
-	// commandLine is how much of the first line is kept; a line on a terminal holds about twice as much.
-	commandLine = 200
-	// commandGrace is how long output is waited for after the program and its group have ended. All they wrote is in the
-	// pipe by then; only a process that left the group can hold the other end open.
-	commandGrace = 100 * time.Millisecond
-)
+// commandLine is how much of the first line is kept; a line on a terminal holds about twice as much.
+const commandLine = 200
 
 // Probe runs the program in a process group of its own and kills the group when ctx ends, as well as what the program
 // leaves behind in it. A process that moves to another group or session escapes that.
@@ -91,7 +85,8 @@ func (p *Command) Probe(ctx context.Context) Result {
 	// Not reaped yet, so the number still is this group's.
 	killGroup(cmd.Process.Pid)
 	waitErr := cmd.Wait()
-	_ = out.SetReadDeadline(time.Now().Add(commandGrace))
+	// All they wrote is in the pipe. Its end need not come: a process that left the group may hold it open.
+	_ = out.SetReadDeadline(time.Unix(1, 0))
 	said := <-line
 
 	var exit *exec.ExitError
@@ -143,20 +138,39 @@ func awaitExit(pid int) error {
 
 func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }
 
-// firstLine returns the first line with something in it and reads on to the end, so that the program never waits for a
-// full pipe.
-func firstLine(out io.Reader) string {
+// firstLine returns the first line with something in it. It reads on to the end, so that the program never waits for a
+// full pipe, or until out's deadline, and then takes what is in the pipe.
+func firstLine(out *os.File) string {
 	var kept []byte
 	part := make([]byte, 4<<10)
 	for {
 		n, err := out.Read(part)
-		if room := commandKept - len(kept); room > 0 {
-			kept = append(kept, part[:min(n, room)]...)
-		}
+		kept = append(kept, part[:min(n, commandKept-len(kept))]...)
 		if err != nil {
-			return excerpt(string(kept), commandLine)
+			break
 		}
 	}
+	if pipe, err := out.SyscallConn(); err == nil {
+		_ = pipe.Control(func(fd uintptr) { kept = append(kept, held(int(fd), commandKept-len(kept))...) })
+	}
+	return excerpt(string(kept), commandLine)
+}
+
+// held returns what a pipe that doesn't block holds now, at most limit bytes.
+func held(pipe, limit int) []byte {
+	all := make([]byte, limit)
+	size := 0
+	for size < limit {
+		n, err := unix.Read(pipe, all[size:])
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 { // empty, or at its end
+			break
+		}
+		size += n
+	}
+	return all[:size]
 }
 
 // commandKept is what is held of the output: the first line, and whatever blank lines come before it.

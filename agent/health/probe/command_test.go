@@ -53,11 +53,74 @@ func TestCommand_WhatItLeavesInItsGroupIsKilled(t *testing.T) {
 
 func TestCommand_IsKilledWithItsGroupWhenTimeIsOver(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	p := shell("trap '' TERM; sleep 1000 & echo $! >" + file + "; echo working; wait")
-	expect(t, p.Probe(ctx), Fail, "sh was killed: no answer in time: working")
+	ctx := newOverdue(t.Context())
+	p := shell("trap '' TERM; echo working; sleep 1000 & echo $! >" + file + "; wait")
+	result := make(chan Result, 1)
+	go func() { result <- p.Probe(ctx) }()
+	until(t, "process number", func() bool {
+		pid, err := os.ReadFile(file)
+		return err == nil && strings.HasSuffix(string(pid), "\n")
+	})
+	ctx.pass()
+	expect(t, <-result, Fail, "sh was killed: no answer in time: working")
 	gone(t, file)
+}
+
+// until waits for what comes in its own time, as long as the test may last.
+func until(t *testing.T, what string, there func() bool) {
+	t.Helper()
+	for !there() {
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("no %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// overdue is a context whose deadline passes when a test says so.
+type overdue struct {
+	context.Context
+	passed chan struct{}
+}
+
+func newOverdue(parent context.Context) *overdue { return &overdue{parent, make(chan struct{})} }
+
+func (o *overdue) pass()                 { close(o.passed) }
+func (o *overdue) Done() <-chan struct{} { return o.passed }
+
+func (o *overdue) Err() error {
+	select {
+	case <-o.passed:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// The reader may come to run only after the program has ended.
+func TestFirstLine_TakesWhatIsInThePipeWhenTimeIsOver(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                 "",
+		"\nbroken\nmore\n": "broken",
+		strings.Repeat("\n", commandKept) + "late": "",
+	} {
+		out, in, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		defer in.Close() // open until then, as by a process that escaped
+		if _, err := in.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		if err := out.SetReadDeadline(time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if got := firstLine(out); got != want {
+			t.Errorf("%d bytes in the pipe: got %q, want %q", len(text), got, want)
+		}
+	}
 }
 
 // A process that left the session keeps the pipe open; the probe doesn't wait for it.
