@@ -20,6 +20,7 @@ import (
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/secret"
 	"github.com/flowviz/flowagent/internal/vaultfake"
+	"github.com/flowviz/flowagent/test/lab"
 )
 
 // vaultRoom is a Vault, its clock, and a node that is let in by AppRole or token file.
@@ -360,9 +361,7 @@ func TestAVaultThatAnswersNonsenseOrNothingIsUnavailable(t *testing.T) {
 		mustBeOnly(t, err, secret.ErrUnavailable)
 		mustHide(t, "error", err.Error())
 	}
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
-	for _, address := range []string{gone.URL, "http://name.invalid:1"} {
+	for _, address := range []string{"http://" + lab.DeafAddress(t), "http://name.invalid:1"} {
 		_, err := refuse(t, newKeeper(t, through(config.Vault{Address: config.URL(address), TokenFile: token}, item), secret.Deps{}))
 		mustBeOnly(t, err, secret.ErrUnavailable)
 		mustSay(t, err, address)

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,15 +26,14 @@ func session(t *testing.T, server *lab.PostgresServer) {
 	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
 }
 
-// closedPort returns a port on which nobody listens.
+// closedPort returns a port of 127.0.0.1 on which nobody listens.
 func closedPort(t *testing.T) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := netip.ParseAddrPort(lab.DeafAddress(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	return int(address.Port())
 }
 
 func TestCheckPostgresAgreesWithPgIsreadyOnAServerThatAccepts(t *testing.T) {
@@ -63,7 +62,7 @@ hostssl all encrypted all  trust
 		"a connection URI of a socket":       {"-d", fmt.Sprintf("postgresql://%s:%d/postgres?user=postgres", strings.ReplaceAll(server.SocketDir, "/", "%2F"), server.Port)},
 		"without a time limit":               at(server.Port, "-t", "0"),
 		"TLS by all means, but by socket":    {"-d", fmt.Sprintf("host=%s port=%d sslmode=verify-full", server.SocketDir, server.Port)},
-		"long flags":                         {"--host=127.0.0.1", "--port=" + strconv.Itoa(server.Port), "--username=trusted", "--dbname=postgres", "--timeout=2"},
+		"long flags":                         {"--host=127.0.0.1", "--port=" + strconv.Itoa(server.Port), "--username=trusted", "--dbname=postgres", "--timeout=10"},
 		"the first host is refused":          {"-h", "127.0.0.1,127.0.0.1", "-p", fmt.Sprintf("%d,%d", closedPort(t), server.Port)},
 		"the first host has no address":      {"-h", "nowhere.invalid,127.0.0.1", "-p", strconv.Itoa(server.Port)},
 		"the first host has no such port":    {"-h", "127.0.0.1,127.0.0.1", "-p", fmt.Sprintf("70000,%d", server.Port)},

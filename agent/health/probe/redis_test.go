@@ -262,9 +262,7 @@ func TestRedis_AServerThatLoadsItsDataFails(t *testing.T) {
 }
 
 func TestRedis_AReplicaWithoutItsPrimaryFails(t *testing.T) {
-	gone := listen(t)
-	_, port, _ := net.SplitHostPort(gone.Addr().String())
-	_ = gone.Close()
+	_, port, _ := net.SplitHostPort(lab.DeafAddress(t))
 	s := startRedis(t, shortDir(t), "--replicaof", "127.0.0.1", port, "--replica-serve-stale-data", "no")
 	p := &Redis{Addresses: []string{s.address()}}
 	expect(t, p.Probe(t.Context()), Fail, "is a replica that has lost its primary")
