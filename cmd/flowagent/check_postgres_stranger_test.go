@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -151,19 +152,20 @@ func TestCheckPostgresAgreesWithPgIsreadyOnWhatIsNotPostgres(t *testing.T) {
 		"it lets us in, then garbage":              {lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00")+"garbage", false)), 0},
 		"it lets us in, with an impossible length": {lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x00")+message('S', 0, ""), false)), 0},
 	} {
-		t.Run(name, func(t *testing.T) { both.agree(t, c.want, at(c.port, "-t", "2")...) })
+		// None waits for it; of two seconds libpq may give little more than one.
+		t.Run(name, func(t *testing.T) { both.agree(t, c.want, at(c.port, "-t", "10")...) })
 	}
 }
 
-// TestCheckPostgresAgreesWithPgIsreadyOnSilence waits for the timeout in each case: two seconds, which libpq counts by
-// the clock's seconds.
+// TestCheckPostgresAgreesWithPgIsreadyOnSilence waits for the timeout in most cases: two seconds, which libpq counts by
+// the clock's seconds. Where another host has to answer after that, it is more, for slow machines.
 func TestCheckPostgresAgreesWithPgIsreadyOnSilence(t *testing.T) {
 	both := newPair(t)
 	silent := func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
 	quiet := lab.Peer(t, silent)
 	accepting := lab.Peer(t, withoutTLS(message('R', 8, "\x00\x00\x00\x03"), true))
-	two := func(first, second int) []string {
-		return []string{"-t", "2", "-h", "127.0.0.1,127.0.0.1", "-p", fmt.Sprintf("%d,%d", first, second)}
+	two := func(seconds string, first, second int) []string {
+		return []string{"-t", seconds, "-h", "127.0.0.1,127.0.0.1", "-p", fmt.Sprintf("%d,%d", first, second)}
 	}
 	for name, c := range map[string]struct {
 		args []string
@@ -176,10 +178,10 @@ func TestCheckPostgresAgreesWithPgIsreadyOnSilence(t *testing.T) {
 		"it never begins TLS":                     {at(lab.Peer(t, answering("S", true)), "-t", "2"), 2},
 		"it sends half a message":                 {at(lab.Peer(t, withoutTLS("E\x00\x00", true)), "-t", "2"), 2},
 		"it never takes a connection":             {at(full(t), "-t", "2"), 2},
-		"the next host accepts":                   {two(quiet, accepting), 0},
-		"the next host accepts, none taken":       {two(full(t), accepting), 0},
-		"it asks for a password, the next is off": {two(accepting, closedPort(t)), 0},
-		"it closes, and the next host accepts":    {two(lab.Peer(t, func(net.Conn) {}), accepting), 2},
+		"the next host accepts":                   {two("4", quiet, accepting), 0},
+		"the next host accepts, none taken":       {two("4", full(t), accepting), 0},
+		"it asks for a password, the next is off": {two("10", accepting, closedPort(t)), 0},
+		"it closes, and the next host accepts":    {two("10", lab.Peer(t, func(net.Conn) {}), accepting), 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // they only wait
@@ -367,6 +369,7 @@ func TestCheckPostgresLeavesPolitely(t *testing.T) {
 	}
 
 	server := lab.Postgres(t, lab.PostgresConfig{Access: "local all all trust\nhost all all all scram-sha-256\n"})
+	awaitLog(t, server, "ready to accept connections") // its last line of the start, which may be read after it is up
 	before := strings.Count(server.Log(), "\n")
 	both.agree(t, 0, at(server.Port, "-U", "nobody")...)
 	both.agree(t, 0, "-h", server.SocketDir, "-p", strconv.Itoa(server.Port), "-U", "postgres", "-d", "postgres")
@@ -374,5 +377,21 @@ func TestCheckPostgresLeavesPolitely(t *testing.T) {
 	lines := strings.Split(server.Log(), "\n")
 	if said := slices.DeleteFunc(lines[min(before+1, len(lines)):], func(line string) bool { return line == "" }); len(said) > 0 {
 		t.Errorf("the server logged of checks that went well:\n%s", strings.Join(said, "\n"))
+	}
+}
+
+// awaitLog waits until the server's log holds text.
+func awaitLog(t *testing.T, server *lab.PostgresServer, text string) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !strings.Contains(server.Log(), text) {
+		select {
+		case <-tick.C:
+		case <-server.Done():
+			t.Fatalf("the server ended and didn't say %q:\n%s", text, server.Log())
+		case <-t.Context().Done():
+			t.Fatalf("the server didn't say %q:\n%s", text, server.Log())
+		}
 	}
 }
