@@ -165,7 +165,7 @@ func (a *Agent) run(ctx context.Context, group *errgroup.Group, servers context.
 	if err != nil {
 		return err
 	}
-	serve(servers, group, control.NewServer(a, a.log), socket)
+	serve(servers, group, control.NewServer(a, a.log), lastAnswers, socket)
 	// Nor does a node go on that nobody can ask any more.
 	ctx, stop := context.WithCancel(ctx)
 	defer context.AfterFunc(servers, stop)()

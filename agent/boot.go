@@ -65,7 +65,7 @@ func (a *Agent) boot(ctx context.Context, group *errgroup.Group, servers context
 		if held && a.wasAdmitted() {
 			a.awaitSettled(servers)
 		}
-		serve(servers, group, health.NewServer(a.endpoint, a.log), listeners...)
+		serve(servers, group, health.NewServer(a.endpoint, a.log), lastAnswers, listeners...)
 		return nil
 	})
 

@@ -97,8 +97,9 @@ const lastAnswers = 2 * time.Second
 // serve runs server on the listeners until ctx ends.
 //
 // Then it answers whoever is connected to the end, because to a load balancer a connection that breaks is a failure.
-// [http.Server.Shutdown] would not: what it reads once it began it drops.
-func serve(ctx context.Context, group *errgroup.Group, server *http.Server, listeners ...net.Listener) {
+// [http.Server.Shutdown] would not: what it reads once it began it drops. Whoever hasn't asked after last isn't waited
+// for.
+func serve(ctx context.Context, group *errgroup.Group, server *http.Server, last time.Duration, listeners ...net.Listener) {
 	waiting := &unanswered{next: server.ConnState, conns: map[net.Conn]bool{}}
 	server.ConnState = waiting.connState
 	var accepting sync.WaitGroup
@@ -119,7 +120,7 @@ func serve(ctx context.Context, group *errgroup.Group, server *http.Server, list
 		}
 		server.SetKeepAlivesEnabled(false)
 		accepting.Wait() // the last one that was accepted counts, too
-		waiting.wait(lastAnswers)
+		waiting.wait(last)
 		_ = server.Close() // what is open now is nobody's who asked
 		return nil
 	})

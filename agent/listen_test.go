@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -100,7 +101,7 @@ func TestServe_AnswersWhoeverIsConnectedWhenItEnds(t *testing.T) {
 			}
 		},
 	}
-	serve(ctx, &group, server, listener)
+	serve(ctx, &group, server, time.Minute, listener)
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +135,7 @@ func TestServe_WaitsForNobodyWhoNeverAsks(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var group errgroup.Group
-	serve(ctx, &group, &http.Server{}, listener)
+	serve(ctx, &group, &http.Server{}, 5*time.Millisecond, listener)
 	conn, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
