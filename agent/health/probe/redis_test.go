@@ -47,7 +47,7 @@ type redisServer struct {
 
 func (s *redisServer) address() string { return net.JoinHostPort("127.0.0.1", s.port) }
 
-// startRedis starts a server that listens on a Unix socket and on 127.0.0.1, and waits until it accepts connections.
+// startRedis starts a server that listens on a Unix socket and on 127.0.0.1, and waits until it answers.
 // PORT in an argument stands for its TCP port.
 func startRedis(t *testing.T, dir string, args ...string) *redisServer {
 	t.Helper()
@@ -100,9 +100,8 @@ func tryRedis(t *testing.T, dir string, args ...string) (*redisServer, error) {
 	}
 	t.Cleanup(s.kill)
 	for {
-		conn, err := net.Dial("unix", s.socket)
-		if err == nil {
-			_ = conn.Close()
+		// A cluster's node opens a second port after its socket, and ends if it can't.
+		if s.answers() {
 			return s, nil
 		}
 		select {
@@ -113,6 +112,20 @@ func tryRedis(t *testing.T, dir string, args ...string) (*redisServer, error) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// answers tells whether the server says anything to a PING, were it that it refuses.
+func (s *redisServer) answers() bool {
+	conn, err := net.Dial("unix", s.socket)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "PING\r\n"); err != nil {
+		return false
+	}
+	n, _ := conn.Read(make([]byte, 1))
+	return n > 0
 }
 
 func (s *redisServer) kill() {

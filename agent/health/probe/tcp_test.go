@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,13 +55,9 @@ type silent struct {
 func newSilent(t *testing.T) *silent {
 	t.Helper()
 	s := &silent{socket: filepath.Join(shortDir(t), "socket"), arrived: make(chan struct{}, 64)}
-	tcp := listen(t)
+	tcp, udp := listenTwice(t)
 	s.address = tcp.Addr().String()
 	unix, err := net.Listen("unix", s.socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(s.address)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +89,21 @@ func newSilent(t *testing.T) *silent {
 		}
 	}()
 	return s
+}
+
+// listenTwice takes a port for TCP and UDP. Whichever the kernel chooses for one, somebody else may have of the other.
+func listenTwice(t *testing.T) (net.Listener, *net.UDPConn) {
+	t.Helper()
+	for {
+		tcp := listen(t)
+		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(tcp.Addr().String())))
+		if err == nil {
+			return tcp, udp
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // hanging are probes of every kind, all of which hang.
