@@ -329,14 +329,24 @@ func TestPostgresNegotiatesTLSDirectly(t *testing.T) {
 func TestPostgresSharesItsTimeAmongHosts(t *testing.T) {
 	quiet := lab.Peer(t, func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); <-t.Context().Done() })
 	accepting := lab.Peer(t, func(conn net.Conn) { respond(conn, &pgproto3.AuthenticationCleartextPassword{}) })
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
 	p := probe.Postgres{
 		Hosts: append(localhost(quiet), localhost(accepting)...),
 		TLS:   probe.PostgresTLS{Mode: "disable"},
 	}
-	if got := p.Ping(ctx); got.Readiness != probe.Accepting {
-		t.Errorf("got %v (%s), want %v", got.Readiness, got.Detail, probe.Accepting)
+	for allowed := time.Second; ; allowed *= 2 {
+		deadline := time.Now().Add(allowed)
+		ctx, cancel := context.WithDeadline(t.Context(), deadline)
+		got := p.Ping(ctx)
+		late := !time.Now().Before(deadline)
+		cancel()
+		switch {
+		case got.Readiness == probe.Accepting:
+		case late && allowed < 30*time.Second:
+			continue // half of it may be too little for a busy machine
+		default:
+			t.Errorf("got %v (%s), want %v", got.Readiness, got.Detail, probe.Accepting)
+		}
+		return
 	}
 }
 
