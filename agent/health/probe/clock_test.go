@@ -66,11 +66,20 @@ func TestClock_TheOffsetDecides(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := &Clock{Server: timeServer(t, test.offset, nil), Warn: test.warn, Fail: test.fail}
+			expect(t, p.judge(test.offset), test.status, test.output)
+			began := time.Now()
 			got := p.Probe(t.Context())
-			expect(t, got, test.status, test.output)
-			// Both ends share a clock: what is left is half the difference between the two ways.
-			if got.Value == nil || got.Unit != "s" || *got.Value < test.offset.Seconds()-1 || *got.Value > test.offset.Seconds()+1 {
-				t.Errorf("got value %v %s, want about %v s", got.Value, got.Unit, test.offset.Seconds())
+			// Both ends share a clock: what is left is half the difference between the two ways, and some rounding.
+			within := time.Since(began)/2 + time.Microsecond
+			if got.Value == nil || got.Unit != "s" {
+				t.Fatalf("got %+v, want a value in seconds", got)
+			}
+			offset := time.Duration(*got.Value * float64(time.Second))
+			if (offset - test.offset).Abs() > within {
+				t.Errorf("got %v, want %v within %v", offset, test.offset, within)
+			}
+			if want := p.judge(offset); got.Status != want.Status {
+				t.Errorf("got %s for %v, want %s", got.Status, offset, want.Status)
 			}
 		})
 	}
