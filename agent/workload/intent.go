@@ -65,6 +65,10 @@ func (n *intents) heard(m events.Message, stopSignal string) {
 		delete(n.killed, id)
 		delete(n.ending, id)
 		delete(n.interrupted, id)
+		// It may be gone before settle sees it run. A reopened stream also tells of starts before the stop.
+		if h := n.held[s]; h != nil && at.After(h.since) {
+			delete(n.held, s)
+		}
 		return
 	}
 	if !at.After(n.deafUntil) || n.mine(s.service, at) {

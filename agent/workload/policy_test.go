@@ -206,6 +206,37 @@ func TestPolicyLeavesAloneWhatWasStoppedOnPurposeUntilItRuns(t *testing.T) {
 	}
 }
 
+func TestPolicyBringsBackWhatWasRunAgainForTooShortToBeSeen(t *testing.T) {
+	r := newRoom(t, nil)
+	r.hear("web-1", "kill 15", "die", "stop")
+	r.change("web-1", exited)
+	r.want(time.Minute)
+	r.hear("web-1", "start")
+	r.now = r.now.Add(time.Second)
+	r.hear("web-1", "kill 9", "die", "destroy")
+	delete(r.containers, "web-1")
+	r.want(0)
+	r.want(settleTime, "web")
+}
+
+func TestPolicyKeepsToAStopThoughItHearsOfAnEarlierStartAgain(t *testing.T) {
+	r := newRoom(t, nil)
+	r.hear("web-1", "start")
+	r.now = r.now.Add(time.Millisecond)
+	r.hear("web-1", "kill 15", "die", "stop")
+	r.change("web-1", exited)
+	r.want(0)
+	// What a stream begins with that was opened anew. Stops from before it was are not taken in.
+	stopped := r.now
+	r.n.deafUntil = stopped
+	r.now = stopped.Add(-time.Millisecond)
+	r.hear("web-1", "start")
+	r.now = stopped
+	r.hear("web-1", "kill 15", "die", "stop")
+	r.want(0)
+	r.want(time.Hour)
+}
+
 func TestPolicyLeavesAPausedContainerAlone(t *testing.T) {
 	r := newRoom(t, nil)
 	r.change("pair-1", func(c *ContainerState) { c.Status = "paused" })
