@@ -16,9 +16,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/user"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,7 +42,8 @@ type Agent interface {
 }
 
 var (
-	// ErrUnreachable means that no agent answers on the socket.
+	// ErrUnreachable means that no agent answers on the socket, so that nothing was done; of a question that changes
+	// nothing, also that an agent ended before it answered.
 	ErrUnreachable = errors.New("no agent answers")
 	// ErrConfiguration is what an agent's error is when only the operator can mend what was asked for. It crosses the
 	// socket, so that a command can end with the exit code for it.
@@ -213,6 +216,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 	if err != nil {
 		return err
 	}
+	var answered atomic.Bool
+	trace := &httptrace.ClientTrace{GotFirstResponseByte: func() { answered.Store(true) }}
+	req = req.WithContext(httptrace.WithClientTrace(ctx, trace))
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var dial *net.OpError
@@ -221,6 +227,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 			return fmt.Errorf("%w: may not open %s: run as root or as a member of group %s", ErrUnreachable, c.path, group)
 		case errors.As(err, &dial) && dial.Op == "dial":
 			return fmt.Errorf("%w on %s: is it running? Start it with 'flowagent run' or 'systemctl start flowagent'", ErrUnreachable, c.path)
+		case method == http.MethodGet && !answered.Load() && ctx.Err() == nil:
+			// The kernel takes connections for an agent that may end before it does.
+			return fmt.Errorf("%w on %s: it ended while it was asked; see 'systemctl status flowagent'", ErrUnreachable, c.path)
 		}
 		return fmt.Errorf("ask the agent on %s: %w", c.path, err)
 	}

@@ -1,16 +1,22 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/flowviz/flowagent/agent/config"
 	"github.com/flowviz/flowagent/agent/drain"
@@ -114,6 +120,96 @@ func TestClient_SaysThatNoAgentAnswers(t *testing.T) {
 	_, err := NewClient(filepath.Join(t.TempDir(), "nobody.sock")).Status(t.Context())
 	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "flowagent run") {
 		t.Errorf("got %v, want ErrUnreachable with what to do", err)
+	}
+}
+
+// breaking is a socket on which each connection is handled by end, which closes it. With a nil end nobody accepts, and
+// the socket is closed once somebody has connected.
+func breaking(t *testing.T, end func(net.Conn)) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if end == nil {
+			awaitConnection(t, listener)
+			_ = listener.Close()
+			return
+		}
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			end(conn)
+			_ = conn.Close()
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		wg.Wait()
+	})
+	return NewClient(path)
+}
+
+func readRequest(conn net.Conn) { _, _ = http.ReadRequest(bufio.NewReader(conn)) }
+
+// awaitConnection waits until somebody has connected, without accepting it.
+func awaitConnection(t *testing.T, listener *net.UnixListener) {
+	file, err := listener.File()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer file.Close()
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}, -1)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EINTR) {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+func TestClient_TakesAnAgentThatEndsBeforeItAnswersForNone(t *testing.T) {
+	for name, end := range map[string]func(net.Conn){
+		"never accepted":   nil,
+		"closed at once":   func(net.Conn) {},
+		"closed when read": readRequest,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := breaking(t, end).Status(t.Context()); !errors.Is(err, ErrUnreachable) {
+				t.Errorf("Status: got %v, want ErrUnreachable", err)
+			}
+			// The agent may have begun what it was told to do.
+			if err := breaking(t, end).Drain(t.Context(), drain.Request{}); err == nil || errors.Is(err, ErrUnreachable) {
+				t.Errorf("Drain: got %v, want an error that isn't ErrUnreachable", err)
+			}
+		})
+	}
+}
+
+func TestClient_TakesAnAnswerThatIsNoneOfAnAgentForAnError(t *testing.T) {
+	client := breaking(t, func(conn net.Conn) {
+		readRequest(conn)
+		_, _ = io.WriteString(conn, "220 mail.example ESMTP\r\n")
+	})
+	if _, err := client.Status(t.Context()); err == nil || errors.Is(err, ErrUnreachable) {
+		t.Errorf("got %v, want an error that isn't ErrUnreachable", err)
+	}
+}
+
+func TestClient_BlamesNoAgentForItsOwnEnd(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	client := breaking(t, func(net.Conn) { cancel() })
+	if _, err := client.Status(ctx); err == nil || errors.Is(err, ErrUnreachable) {
+		t.Errorf("got %v, want an error that isn't ErrUnreachable", err)
 	}
 }
 
