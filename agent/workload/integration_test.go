@@ -487,7 +487,22 @@ services:
 
 func TestUnhealthyServiceIsGivenTheWholeTimeout(t *testing.T) {
 	s := newSite(t, strings.Replace(probed, "%s", ", -ready-after, 1h", 1))
-	err := s.runner(nil).Start(t.Context(), config.Ready{Timeout: config.Duration(4 * time.Second)}, nil)
+	r := s.runner(nil)
+	if err := r.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// How long compose and the first check take isn't known, so the timeout begins after them.
+	unhealthy, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := r.WaitReady(unhealthy, config.Ready{}, func(state State) {
+		if state.Services[0].Phase == PhaseUnhealthy {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("got error %v, want that web is unhealthy", err)
+	}
+	err = r.WaitReady(t.Context(), config.Ready{Timeout: config.Duration(4 * time.Second)}, nil)
 	var notReady *NotReadyError
 	if !errors.As(err, &notReady) || notReady.Waited != 4*time.Second || len(notReady.Failures) != 1 {
 		t.Fatalf("got error %v, want a NotReadyError after 4s", err)
