@@ -513,10 +513,30 @@ func TestUnhealthyServiceIsGivenTheWholeTimeout(t *testing.T) {
 	}
 }
 
+// newMoody is a site whose service web is unhealthy until it is cheered up.
+func newMoody(t *testing.T) (s *site, cheerUp func()) {
+	t.Helper()
+	s = newSite(t, strings.Replace(probed, "%s", ", -unhealthy-file, /mood/bad", 1)+`    volumes: ["./mood:/mood"]`)
+	bad := filepath.Join(s.dir, "mood", "bad")
+	if err := errors.Join(os.Mkdir(filepath.Dir(bad), 0o755), os.WriteFile(bad, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return s, func() {
+		if err := os.Remove(bad); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+	}
+}
+
 func TestUnhealthyServiceMayRecover(t *testing.T) {
-	s := newSite(t, strings.Replace(probed, "%s", ", -ready-after, 2500ms", 1))
+	s, cheerUp := newMoody(t)
 	var phases []Phase
-	if err := s.runner(nil).Start(t.Context(), ready, func(state State) { phases = append(phases, state.Services[0].Phase) }); err != nil {
+	if err := s.runner(nil).Start(t.Context(), ready, func(state State) {
+		phases = append(phases, state.Services[0].Phase)
+		if state.Services[0].Phase == PhaseUnhealthy {
+			cheerUp()
+		}
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Contains(phases, PhaseUnhealthy) || phases[len(phases)-1] != PhaseRunning {

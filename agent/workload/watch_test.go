@@ -70,7 +70,7 @@ func (c *cuttable) cut() {
 }
 
 func TestWaitGoesOnWhenTheEventStreamEnds(t *testing.T) {
-	s := newSite(t, strings.Replace(probed, "%s", ", -ready-after, 1500ms", 1))
+	s, cheerUp := newMoody(t)
 	r := s.runner(nil)
 	proxy, address := newCuttable(t, string(s.cfg.Engine))
 	engine, err := client.New(client.WithHost(address))
@@ -80,8 +80,9 @@ func TestWaitGoesOnWhenTheEventStreamEnds(t *testing.T) {
 	defer engine.Close()
 	r.engine = engine
 	err = r.Start(t.Context(), ready, func(state State) {
-		if state.Services[0].Reason == "is not healthy yet" {
+		if web := state.Services[0]; len(web.Containers) > 0 && !web.Phase.Ready() {
 			proxy.cut()
+			cheerUp()
 		}
 	})
 	if err != nil {
