@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"os"
@@ -154,6 +155,31 @@ func (s *site) containerOf(r *Runner, service string) ContainerState {
 func (s *site) log(c ContainerState) string {
 	s.t.Helper()
 	return strings.Join((&Runner{engine: s.engine, project: &Project{}}).lastLines(s.t.Context(), c), "\n")
+}
+
+// awaitHeedful waits until the services' programs, trap or sleep, heed signals as they are to.
+func (s *site) awaitHeedful(r *Runner, services ...string) {
+	s.t.Helper()
+	for _, service := range services {
+		s.awaitLine(s.containerOf(r, service), "ready")
+	}
+}
+
+// awaitLine waits until the container has written the line.
+func (s *site) awaitLine(c ContainerState, want string) {
+	s.t.Helper()
+	logs, err := s.engine.ContainerLogs(s.t.Context(), c.ID, client.ContainerLogsOptions{ShowStdout: true, Follow: true})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer logs.Close()
+	lines := bufio.NewScanner(logs)
+	for lines.Scan() {
+		if strings.HasSuffix(lines.Text(), want) { // after the frame's header
+			return
+		}
+	}
+	s.t.Fatalf("the log of %s ended without %q: %v", c.Name, want, lines.Err())
 }
 
 // exec runs the image's program in the container and returns what it prints.
@@ -607,6 +633,7 @@ services:
 `)
 	r := s.runner(nil)
 	s.start(r)
+	s.awaitHeedful(r, "web", "worker", "db", "deaf")
 	if err := r.Stop(t.Context(), []string{"worker"}, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -617,7 +644,7 @@ services:
 	for c, want := range map[*ContainerState]struct {
 		log  string
 		code int
-	}{&web: {"SIGTERM", 0}, &worker: {"SIGINT", 0}, &db: {"SIGTERM", 0}, &deaf: {"", 137}} {
+	}{&web: {"SIGTERM", 0}, &worker: {"SIGINT", 0}, &db: {"SIGTERM", 0}, &deaf: {"ready", 137}} {
 		if got := s.log(*c); !strings.HasSuffix(got, want.log) || c.ExitCode != want.code || c.Status != "exited" {
 			t.Errorf("%s: got log %q, exit code %d and status %s, want %s, %d and exited", c.Name, got, c.ExitCode, c.Status, want.log, want.code)
 		}
@@ -634,6 +661,7 @@ func TestStopWithoutBudgetKills(t *testing.T) {
 	s := newSite(t, `services: {deaf: {image: "workload-test/app:1", command: [sleep], stop_grace_period: 10m}}`)
 	r := s.runner(nil)
 	s.start(r)
+	s.awaitHeedful(r, "deaf")
 	if err := r.Stop(t.Context(), nil, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -671,6 +699,7 @@ func TestSignalReachesTheMainProcess(t *testing.T) {
 	s := newSite(t, `services: {worker: {image: "workload-test/app:1", command: [trap]}, web: {image: "workload-test/app:1", command: [trap]}}`)
 	r := s.runner(nil)
 	s.start(r)
+	s.awaitHeedful(r, "worker", "web")
 	if err := r.Signal(t.Context(), []string{"worker"}, "SIGHUP"); err != nil {
 		t.Fatal(err)
 	}

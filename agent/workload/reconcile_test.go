@@ -154,7 +154,8 @@ func TestReconcileUsesTheOverrideThatTheServicesRunWith(t *testing.T) {
 
 // Engine 20.10 never restarts a container again that got a signal by its API, whatever the policy and the signal.
 func TestReconcileBringsBackWhatASignalOfOursEnded(t *testing.T) {
-	_, r := running(t, keptUp, nil)
+	s, r := running(t, keptUp, nil)
+	s.awaitHeedful(r, "worker")
 	w := keepUp(t, r, false)
 	if err := r.Signal(t.Context(), []string{"worker"}, "SIGTERM"); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,6 +84,30 @@ func TestTrapNamesSignalsAndEndsOnTERM(t *testing.T) {
 			t.Fatalf("after signal %d: got %q and error %v, want %q", step.send, got, err, step.want)
 		}
 	}
+	if code := <-done; code != exitDone {
+		t.Errorf("got code %d, want 0", code)
+	}
+}
+
+func TestSleepIgnoresTERMOnceItIsReady(t *testing.T) {
+	defer signal.Reset(unix.SIGTERM)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	reader, writer := io.Pipe()
+	done := make(chan int, 1)
+	go func() {
+		code, _ := run(ctx, []string{"sleep"}, writer)
+		done <- code
+	}()
+	line := make([]byte, 64)
+	n, err := reader.Read(line)
+	if got := string(line[:n]); err != nil || got != "ready\n" {
+		t.Fatalf("got %q and error %v, want ready", got, err)
+	}
+	if err := unix.Kill(os.Getpid(), unix.SIGTERM); err != nil { // which ends this test unless it is ignored
+		t.Fatal(err)
+	}
+	cancel()
 	if code := <-done; code != exitDone {
 		t.Errorf("got code %d, want 0", code)
 	}

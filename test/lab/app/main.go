@@ -9,7 +9,8 @@
 //	app exit CODE [-after 1s] [-print TEXT]      prints TEXT and ends with CODE
 //	app trap [-linger 1s]                        prints "ready", then the name of each SIGHUP, SIGUSR1, SIGTERM or
 //	                                             SIGINT; the last two end it with 0 after linger
-//	app sleep [D]                                ends with 0 after D, or in 292 years; ignores SIGTERM
+//	app sleep [D]                                ignores SIGTERM and prints "ready"; ends with 0 after D, or in 292
+//	                                             years
 //	app cat FILE...                              prints files
 //	app stat FILE...                             prints "MODE UID:GID PATH" of each, the mode in octal
 //	app write FILE TEXT                          writes a file
@@ -118,7 +119,7 @@ func trap(ctx context.Context, args []string, stdout io.Writer) (int, error) {
 	}
 }
 
-func sleep(ctx context.Context, args []string, _ io.Writer) (int, error) {
+func sleep(ctx context.Context, args []string, stdout io.Writer) (int, error) {
 	if len(args) > 1 {
 		return exitUsage, fmt.Errorf("more than one duration: %w", errUsage)
 	}
@@ -130,6 +131,7 @@ func sleep(ctx context.Context, args []string, _ io.Writer) (int, error) {
 		}
 	}
 	signal.Ignore(unix.SIGTERM)
+	fmt.Fprintln(stdout, "ready")
 	wait(ctx, d)
 	return exitDone, nil
 }
