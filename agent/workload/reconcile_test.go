@@ -171,7 +171,7 @@ services:
     command: [serve, -unhealthy-file, /mood/bad]
     network_mode: none
     tmpfs: [/mood]
-    healthcheck: {test: [CMD, /app, healthcheck, "http://127.0.0.1:8080/health"], interval: 1s, retries: 1}
+    healthcheck: {test: [CMD, /app, healthcheck, "http://127.0.0.1:8080/health"], interval: 1s, retries: 3} # one slow check is no reason to restart
     volumes: ["./data:/data"]
     pre_stop: [{command: [/app, write, /data/stopping, ran]}]
     post_start: [{command: [/app, write, /data/started, ran]}]
