@@ -146,6 +146,7 @@ func (r *Runner) await(ctx context.Context, ready config.Ready, progress func(St
 			return &NotReadyError{Failures: failed}
 		}
 		if j.settled && allReady(state) {
+			r.cameUp.Store(new(w.seen))
 			return nil
 		}
 		err := w.next(ctx, wake, pending)

@@ -35,10 +35,16 @@ type Reconciliation struct {
 // fails; the error says which. It is driven by the engine's events and goes on after the engine was away. Services that
 // somebody stopped are left alone until a container of theirs runs again.
 //
-// The project must have been brought up before, by this runner: what is missing then counts as vanished.
+// The project must have been brought up before, by this runner: what is missing then counts as vanished. What somebody
+// stopped since is left alone, too; after an earlier reconciliation, only what is stopped from now on.
 func (r *Runner) Reconcile(ctx context.Context, o Reconciliation) error {
 	k := &keeper{r: r, o: o, policy: newPolicy(r.project, o.Random), intents: newIntents(r.changes.covers)}
-	k.watcher = &watcher{r: r, seen: time.Now(), also: []string{string(events.ActionKill), string(events.ActionStop)}, heard: k.heard, reopened: k.reopened}
+	seen := time.Now()
+	if up := r.cameUp.Load(); up != nil {
+		seen = *up
+	}
+	defer r.cameUp.Store(nil)
+	k.watcher = &watcher{r: r, seen: seen, also: []string{string(events.ActionKill), string(events.ActionStop)}, heard: k.heard, reopened: k.reopened}
 	defer k.watcher.end()
 	if err := k.watcher.open(ctx); err != nil {
 		if err := k.watcher.reopen(ctx, err); err != nil {

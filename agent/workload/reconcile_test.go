@@ -139,6 +139,25 @@ func TestReconcileRemembersWhatWasStoppedWhenTheEventStreamEnds(t *testing.T) {
 	}
 }
 
+func TestReconcileLeavesAloneWhatWasStoppedBeforeItBegan(t *testing.T) {
+	s, r := running(t, keptUp, nil)
+	stopped := s.containerOf(r, "worker")
+	if _, err := s.engine.ContainerStop(t.Context(), stopped.ID, client.ContainerStopOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// As an agent is late that waited for its machine.
+	if err := pause(t.Context(), 2*eventOverlap); err != nil {
+		t.Fatal(err)
+	}
+	w := keepUp(t, r, false)
+	w.want("worker", RecoveryUnwelcome)
+	s.removeContainer(s.containerOf(r, "web"))
+	w.want("web", RecoveryBegun, RecoveryDone)
+	if c := s.containerOf(r, "worker"); c.ID != stopped.ID || c.Status != "exited" {
+		t.Errorf("got container %s, which is %s, want the one that was stopped", c.ID, c.Status)
+	}
+}
+
 func TestReconcileUsesTheOverrideThatTheServicesRunWith(t *testing.T) {
 	s, r := running(t, keptUp, map[string]string{"web": "version-1"})
 	w := keepUp(t, r, false)

@@ -3,6 +3,8 @@ package workload
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
+	"time"
 
 	"github.com/moby/moby/client"
 
@@ -30,6 +32,9 @@ type Runner struct {
 	known   func() []secret.Value
 	plugin  func() (string, error)
 	changes changes
+	// cameUp is the time of the last event before the project was found to be up; nil for never, and after a
+	// reconciliation.
+	cameUp atomic.Pointer[time.Time]
 }
 
 // NewRunner prepares to run a project; it contacts nothing.
