@@ -46,7 +46,8 @@ var (
 //
 // leaks are certain: a place is the value of a secret, or contains it as it is, URL-escaped or in base64. Values of less
 // than 8 bytes are only found where they are the whole entry, those of less than 4 not at all. warnings are literal
-// values under names such as *_PASSWORD, and passwords in URLs. Both are sorted.
+// values under names such as *_PASSWORD, and passwords in URLs. Both are sorted: services by name, then volumes, networks
+// and configs.
 func (p *Project) Leaks(values map[string]secret.Value) (leaks, warnings []Leak) {
 	needles := make(map[string]needle)
 	for name, value := range values {
@@ -109,9 +110,9 @@ func (p *Project) walk(visit func(service, path, text string)) {
 		service.DependsOn = nil
 		walkTree("", plainTree(service), func(path, text string) { visit(name, path, text) })
 	}
-	for section, part := range map[string]any{"volumes": p.model.Volumes, "networks": p.model.Networks} {
-		walkTree(section, plainTree(part), func(path, text string) { visit("", path, text) })
-	}
+	visitTop := func(path, text string) { visit("", path, text) }
+	walkTree("volumes", plainTree(p.model.Volumes), visitTop)
+	walkTree("networks", plainTree(p.model.Networks), visitTop)
 	for _, name := range slices.Sorted(maps.Keys(p.model.Configs)) {
 		visit("", "configs."+name+".content", p.model.Configs[name].Content)
 	}

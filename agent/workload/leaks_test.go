@@ -75,6 +75,25 @@ configs: {c: {content: "key=` + canary + `"}}
 	}
 }
 
+func TestLeaksComeInAFixedOrder(t *testing.T) {
+	p := mustLoad(t, `
+services: {a: {image: x, volumes: ["share:/data"], networks: [wire]}}
+volumes: {share: {driver_opts: {o: "`+canary+`"}}}
+networks: {wire: {driver_opts: {o: "`+canary+`"}}}
+`)
+	want := []string{"volumes.share.driver_opts.o", "networks.wire.driver_opts.o"}
+	for range 32 { // a random order would pass once in 2^32 runs
+		leaks, _ := p.Leaks(known(canary))
+		var places []string
+		for _, leak := range leaks {
+			places = append(places, leak.Path)
+		}
+		if diff := cmp.Diff(want, places); diff != "" {
+			t.Fatalf("places (-want +got):\n%s", diff)
+		}
+	}
+}
+
 func TestLeaksKnowsTheSecretsOfTheFilesThemselves(t *testing.T) {
 	dir := write(t, map[string]string{
 		"compose.yaml": "services: {a: {image: x, environment: {P: \"${PW}\"}, secrets: [pw]}}\nsecrets: {pw: {environment: PW}}\n",
