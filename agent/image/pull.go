@@ -52,6 +52,9 @@ func (p *Puller) pull(ctx, retries context.Context, w wanted) (Image, error) {
 			case err == nil:
 				return got, nil
 			case ctx.Err() != nil:
+				if !errors.Is(err, context.Cause(ctx)) {
+					last = err // it failed by itself, just before
+				}
 				return Image{}, backoff.Permanent(err)
 			}
 			last = err
@@ -80,7 +83,7 @@ func (p *Puller) pull(ctx, retries context.Context, w wanted) (Image, error) {
 	case ctx.Err() == nil: // also when waiting for another try was cut short: what the last one said matters
 		return Image{}, last
 	case last == nil:
-		return Image{}, context.Cause(ctx)
+		return Image{}, err // which says what was under way, and why it ended
 	default:
 		return Image{}, fmt.Errorf("%w; tried %d times, and the last failure was: %w", context.Cause(ctx), tries, last)
 	}
@@ -97,24 +100,25 @@ func (p *Puller) renew(ctx context.Context, w wanted, refused Auth) bool {
 func (p *Puller) login(ctx context.Context, host string) (Auth, error) {
 	if limit := time.Duration(p.cfg.BeginTimeout); limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: no ECR token for %s (workload.pull.beginTimeout)", ErrTimeout, limit))
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: no answer for %s (workload.pull.beginTimeout)", ErrTimeout, limit))
 		defer cancel()
 	}
 	auth, err := p.creds.For(ctx, host)
-	if err != nil && ctx.Err() != nil {
-		return Auth{}, context.Cause(ctx)
+	if err != nil && ctx.Err() != nil && !lasting(err) {
+		return Auth{}, fmt.Errorf("get an ECR token for %s: %w", host, context.Cause(ctx))
 	}
 	return auth, err
 }
+
+// lasting tells whether the error of a login stays the same with more time.
+func lasting(err error) bool { return errors.Is(err, ErrDenied) || errors.Is(err, errUnusable) }
 
 // try pulls once. It returns the credentials that it used, and what to do when it failed.
 func (p *Puller) try(ctx context.Context, w wanted) (Image, Auth, verdict, error) {
 	host := w.host()
 	auth, err := p.login(ctx, host)
 	switch {
-	case ctx.Err() != nil:
-		return Image{}, auth, hopeless, context.Cause(ctx)
-	case errors.Is(err, ErrDenied) || errors.Is(err, errUnusable):
+	case err != nil && lasting(err):
 		return Image{}, auth, hopeless, err
 	case err != nil:
 		return Image{}, auth, transient, err
@@ -129,12 +133,14 @@ func (p *Puller) try(ctx context.Context, w wanted) (Image, Auth, verdict, error
 	watch := watchStall(time.Duration(p.cfg.BeginTimeout), time.Duration(p.cfg.IdleTimeout), p.pulse, cancel)
 	defer watch.stop()
 	seen, err := p.stream(try, w, header, watch)
+	cause := context.Cause(try)
+	cut := cause != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
 	switch {
-	case ctx.Err() != nil:
-		return Image{}, auth, hopeless, context.Cause(ctx)
-	case try.Err() != nil:
-		return Image{}, auth, transient, fmt.Errorf("%w; check that %s can be reached from this node", context.Cause(try), host)
-	case err != nil:
+	case cut && ctx.Err() != nil && errors.Is(cause, context.Cause(ctx)):
+		return Image{}, auth, hopeless, cause
+	case cut:
+		return Image{}, auth, transient, fmt.Errorf("%w; check that %s can be reached from this node", cause, host)
+	case err != nil: // also when time is up by now: this is why
 		v := judge(err)
 		return Image{}, auth, v, explain(w, v, scrub(err.Error(), host, auth), auth)
 	}
