@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/flowviz/flowagent/agent/config"
+	"github.com/flowviz/flowagent/test/lab"
 )
 
 func TestEnsurePullsWhatIsMissingInOrderAndOnce(t *testing.T) {
@@ -416,11 +416,9 @@ func TestATruncatedLayerIsFetchedAgain(t *testing.T) {
 
 func TestARegistryThatIsNotThereIsRetriedUntilTheTotalTimeout(t *testing.T) {
 	engine := connectEngine(t)
-	server := httptest.NewServer(http.NotFoundHandler())
-	host := strings.TrimPrefix(server.URL, "http://")
-	server.Close()
+	host := lab.DeafAddress(t)
 	cfg := pulls()
-	cfg.TotalTimeout = config.Duration(1500 * time.Millisecond)
+	cfg.TotalTimeout = config.Duration(5 * time.Second) // one try must have ended by then
 	puller := NewPuller(engine, cfg, NewCredentials(nil, nil, nil, time.Now), nil, nil)
 	_, err := puller.Ensure(t.Context(), []string{host + "/x:1"})
 	if !errors.Is(err, ErrTimeout) || !strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), host) {
