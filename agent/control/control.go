@@ -24,6 +24,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/flowviz/flowagent/agent/drain"
 	"github.com/flowviz/flowagent/agent/report"
 )
@@ -54,8 +56,20 @@ var (
 const group = "flowagent"
 
 // Listen opens the socket at path, taking over one that a killed agent left behind. It refuses a socket on which an
-// agent still answers.
+// agent still answers, and one that another agent is opening: of two that found the same socket left behind, the second
+// would remove the first one's. The file path.lock stays.
 func Listen(path string) (net.Listener, error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the control socket: %w", err)
+	}
+	defer lock.Close()
+	switch err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, fmt.Errorf("listen on %s: another agent is starting: stop it first", path)
+	case err != nil:
+		return nil, fmt.Errorf("lock the control socket: %w", err)
+	}
 	listener, err := net.Listen("unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		if conn, dialErr := net.Dial("unix", path); dialErr == nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -255,5 +256,42 @@ func TestServer_RefusesWhatIsNoDrainRequest(t *testing.T) {
 	}
 	if agent.asked != (drain.Request{}) {
 		t.Errorf("the agent was asked for %+v", agent.asked)
+	}
+}
+
+func TestListen_LetsOneOfTwoThatComeAtOnceTakeOver(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 500 {
+		path := filepath.Join(dir, strconv.Itoa(round))
+		stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stale.SetUnlinkOnClose(false) // as SIGKILL leaves it
+		stale.Close()
+		var listeners [2]net.Listener
+		var errs [2]error
+		begin := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range listeners {
+			wg.Go(func() {
+				<-begin
+				listeners[i], errs[i] = Listen(path)
+			})
+		}
+		close(begin)
+		wg.Wait()
+		won := 0
+		for i, listener := range listeners {
+			if errs[i] == nil {
+				won++
+				defer listener.Close()
+			} else if !strings.Contains(errs[i].Error(), "another agent") {
+				t.Errorf("round %d: got %v, want that there is another agent", round, errs[i])
+			}
+		}
+		if won != 1 {
+			t.Fatalf("round %d: %d agents listen, want one", round, won)
+		}
 	}
 }
