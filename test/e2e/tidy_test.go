@@ -20,7 +20,7 @@ import (
 func (n *node) checkTidy() {
 	n.t.Helper()
 	for dir, known := range map[string][]string{
-		n.run():   {"agent.sock", "compose.lock", "compose.override.yaml", "docker-config", "secrets", "signalled.json", "admitted", "launch.json"},
+		n.run():   {"agent.sock", "agent.sock.lock", "compose.lock", "compose.override.yaml", "docker-config", "secrets", "signalled.json", "admitted", "launch.json"},
 		n.state(): {"boot.json", "fingerprint.key"},
 	} {
 		for _, name := range names(n.t, dir) {
