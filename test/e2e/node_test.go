@@ -85,8 +85,9 @@ func newNodeOn(t *testing.T, dir, address string) *node {
 	n := &node{
 		t: t, dir: home, engine: engine, socket: strings.TrimPrefix(address, "unix://"), app: localImage,
 		project: fmt.Sprintf("e2e-%d-%d", os.Getpid(), number),
-		// A loopback address that nobody else uses needs no search for a free port.
-		address: fmt.Sprintf("127.%d.%d.%d:9180", 1+os.Getpid()%250, number/250, 1+number%250),
+		// A loopback address that nobody else uses needs no search for a free port. Package faults, which may run beside
+		// this one, has 127.126.0.0 and up.
+		address: fmt.Sprintf("127.%d.%d.%d:9180", 1+os.Getpid()%125, number/250, 1+number%250),
 		env:     map[string]string{},
 	}
 	t.Cleanup(func() { _ = engine.Close() })

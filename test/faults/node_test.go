@@ -96,7 +96,8 @@ func newNode(t *testing.T, s settings) *node {
 	number := int(nodes.Add(1))
 	n := &node{
 		t: t, dir: dir, engine: engine, project: filepath.Base(dir), port: 20000 + number,
-		host: fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()%250, number/250, 1+number%250),
+		// Package e2e, which may run beside this one, has the addresses up to 127.125.255.255.
+		host: fmt.Sprintf("127.%d.%d.%d", 126+os.Getpid()%125, number/250, 1+number%250),
 	}
 	t.Cleanup(func() { _ = engine.Close() })
 	t.Cleanup(n.clean)
