@@ -23,7 +23,8 @@ import (
 )
 
 // AppArchive returns a `docker save` archive of an image under the given reference: the program of test/lab/app as its
-// entry point, and files (content by absolute path) in a layer above it. The same files give the same image id.
+// entry point, and files (content by absolute path) in a layer above it. The same reference and files give the same image
+// id, another reference another one.
 func AppArchive(ref string, files map[string][]byte) ([]byte, error) {
 	app, err := appProgram()
 	if err != nil {
@@ -52,7 +53,8 @@ var baseEntries = []tarEntry{
 	{name: "etc/group", mode: 0o644, content: []byte("root:x:0:\napp:x:1000:\nnogroup:x:65534:\n")},
 }
 
-// dockerArchive writes the format of `docker save`: manifest.json, one configuration, uncompressed layers.
+// dockerArchive writes the format of `docker save`: manifest.json, one configuration, uncompressed layers. The reference is
+// in the configuration, too: while an image gets a reference, nobody else's removal of its last one may remove it.
 func dockerArchive(ref string, layers [][]byte) ([]byte, error) {
 	type object = map[string]any
 	var digests, names []string
@@ -65,7 +67,7 @@ func dockerArchive(ref string, layers [][]byte) ([]byte, error) {
 	config, err := json.Marshal(object{
 		"architecture": runtime.GOARCH,
 		"os":           "linux",
-		"config":       object{"Entrypoint": []string{"/app"}, "WorkingDir": "/"},
+		"config":       object{"Entrypoint": []string{"/app"}, "WorkingDir": "/", "Labels": object{"lab": ref}},
 		"rootfs":       object{"type": "layers", "diff_ids": digests},
 	})
 	if err != nil {

@@ -201,7 +201,8 @@ func AppImage(t testing.TB, ref string) {
 	AppImageWith(t, ref, nil)
 }
 
-// AppImageWith is [AppImage] with files in the image, content by absolute path. Different files make a different image.
+// AppImageWith is [AppImage] with files in the image, content by absolute path. Different files make a different image, and
+// so do different references; one reference must not be asked for by two processes that run side by side.
 func AppImageWith(t testing.TB, ref string, files map[string][]byte) {
 	t.Helper()
 	_, engine := connect(t)
@@ -216,7 +217,7 @@ func AppImageWith(t testing.TB, ref string, files map[string][]byte) {
 	}
 }
 
-// images counts the tests that use each reference; its lock also keeps a removal from crossing a load.
+// images counts the tests that use each reference; its lock also keeps a removal from crossing a load of this process.
 var images = struct {
 	sync.Mutex
 	users map[string]int
