@@ -64,7 +64,7 @@ func TestNodesAreReplacedUnderLoadWithoutAFailedRequestOrALostTask(t *testing.T)
 	}
 	store.watchJobs(t)
 	for _, node := range edgeNodes {
-		awaitOK(t, node.Health)
+		awaitIn(t, edge, node)
 	}
 	c := newCustomer(t, edge.URL)
 	lots := c.stock()
@@ -81,7 +81,7 @@ func TestNodesAreReplacedUnderLoadWithoutAFailedRequestOrALostTask(t *testing.T)
 		r.began, r.drained = fleet[at].leave()
 		came := time.Now()
 		fleet[at] = bootMember(t, store, slots[at], next)
-		awaitOK(t, edgeNodes[at].Health)
+		awaitIn(t, edge, edgeNodes[at])
 		r.joined = time.Since(came)
 		done = append(done, r)
 		fmt.Printf("%2d of %d: %s left by %s in %.1f s, its successor was in after %.1f s\n",
@@ -191,18 +191,22 @@ func browsing(lots []string) []lab.LoadTarget {
 	return all
 }
 
-// awaitOK waits until a node takes requests, and the edge has had the time to notice.
-func awaitOK(t *testing.T, url string) {
+// awaitIn waits until a node takes requests, and the edge sends it some.
+func awaitIn(t *testing.T, edge *lab.EdgeServer, node lab.EdgeNode) {
 	t.Helper()
-	eventually(t, url+" answers 200", func() bool {
-		response, err := http.Get(url)
+	eventually(t, node.Health+" answers 200", func() bool {
+		response, err := http.Get(node.Health)
 		if err != nil {
 			return false
 		}
 		_ = response.Body.Close()
 		return response.StatusCode == http.StatusOK
 	})
-	pause(t, 2*lab.EdgePoll)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := edge.Await(ctx, node.Name); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // awaitRequests waits until there are as many as were asked for. Where the rate can't be kept, that takes longer; where it

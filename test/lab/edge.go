@@ -20,11 +20,14 @@ import (
 )
 
 const (
-	// EdgePoll is how often an edge asks a node whether it takes requests.
-	EdgePoll = 200 * time.Millisecond
+	// edgePoll is how often an edge asks a node whether it takes requests.
+	edgePoll = 200 * time.Millisecond
 	// edgePatience is how long it waits for the answer. A node on the same network answers in under a millisecond; the
 	// rest is for a machine that is busy.
 	edgePatience = time.Second
+	// edgeMisses is after how many questions in a row without an answer a node is out: HAProxy's default (fall). One answer
+	// that comes late says nothing about the node.
+	edgeMisses = 3
 )
 
 // EdgeNode is one of the nodes behind an [EdgeServer].
@@ -35,6 +38,7 @@ type EdgeNode struct {
 }
 
 // EdgeServer is an on-premises load balancer: nginx, which sends requests to those nodes whose /health says 200, by turns.
+// A node is out with its first other answer, and after several questions in a row that it doesn't answer.
 // It keeps connections to its clients and to the nodes. It never asks twice: a request that a node doesn't answer is one
 // that the client sees fail.
 //
@@ -45,6 +49,7 @@ type EdgeServer struct {
 	*Process
 	URL string
 
+	dir    string
 	log    string
 	cancel context.CancelFunc
 	polls  sync.WaitGroup
@@ -159,11 +164,11 @@ func StartEdge(ctx context.Context, dir string, nodes []EdgeNode) (*EdgeServer, 
 		p.Stop()
 		return nil, err
 	}
-	e := &EdgeServer{Process: p, URL: "http://" + listen, log: filepath.Join(dir, "access.log")}
+	e := &EdgeServer{Process: p, URL: "http://" + listen, dir: dir, log: filepath.Join(dir, "access.log")}
 	pollCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e.cancel = stop
 	for _, node := range nodes {
-		e.polls.Go(func() { follow(pollCtx, node, filepath.Join(dir, "in", node.Name)) })
+		e.polls.Go(func() { follow(pollCtx, node, e.mark(node.Name)) })
 	}
 	return e, nil
 }
@@ -189,14 +194,27 @@ func (e *EdgeServer) Stop() {
 	e.Process.Stop()
 }
 
+// Await waits until requests go to the node of that name.
+func (e *EdgeServer) Await(ctx context.Context, name string) error {
+	return e.await(ctx, func(context.Context) error {
+		_, err := os.Stat(e.mark(name))
+		return err
+	})
+}
+
+// mark is the file that says that a node is in.
+func (e *EdgeServer) mark(name string) string { return filepath.Join(e.dir, "in", name) }
+
 // follow keeps file while the node takes requests.
 func follow(ctx context.Context, node EdgeNode, file string) {
 	client := &http.Client{Timeout: edgePatience, Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
-	tick := time.NewTicker(EdgePoll)
+	tick := time.NewTicker(edgePoll)
 	defer tick.Stop()
+	var s standing
 	for {
-		if answers(ctx, client, node.Health, http.StatusOK) == nil {
+		status, err := statusOf(ctx, client, node.Health)
+		if s.hear(status, err); s.in {
 			_ = os.WriteFile(file, nil, 0o600) // where that fails no request comes through, which nobody overlooks
 		} else {
 			_ = os.Remove(file)
@@ -207,6 +225,22 @@ func follow(ctx context.Context, node EdgeNode, file string) {
 			return
 		}
 	}
+}
+
+// standing is what a node's answers so far make of it; at first it is out.
+type standing struct {
+	in     bool
+	misses int // questions in a row without an answer
+}
+
+// hear takes the status of the next answer, or the error that there was none.
+func (s *standing) hear(status int, err error) {
+	if err == nil {
+		s.in, s.misses = status == http.StatusOK, 0
+		return
+	}
+	s.misses++
+	s.in = s.in && s.misses < edgeMisses
 }
 
 // Count is how many requests ended so far.

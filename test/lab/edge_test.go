@@ -16,7 +16,8 @@ import (
 // behind is a node behind an edge.
 type behind struct {
 	EdgeNode
-	out atomic.Bool // /health says so
+	server *httptest.Server
+	out    atomic.Bool // /health says so
 }
 
 func newBehind(t *testing.T, name string, serve http.HandlerFunc) *behind {
@@ -29,9 +30,9 @@ func newBehind(t *testing.T, name string, serve http.HandlerFunc) *behind {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	b.EdgeNode = EdgeNode{Name: name, API: strings.TrimPrefix(server.URL, "http://"), Health: server.URL + "/health"}
+	b.server = httptest.NewServer(mux)
+	t.Cleanup(b.server.Close)
+	b.EdgeNode = EdgeNode{Name: name, API: strings.TrimPrefix(b.server.URL, "http://"), Health: b.server.URL + "/health"}
 	return b
 }
 
@@ -94,8 +95,45 @@ func TestAnEdgeSendsRequestsToTheNodesThatAreHealthy(t *testing.T) {
 	awaitAnswers(t, edge.URL, "left")
 	right.out.Store(false)
 	awaitAnswers(t, edge.URL, "left", "right")
+	if err := edge.Await(t.Context(), "left"); err != nil {
+		t.Fatal(err)
+	}
 	left.out.Store(true)
 	awaitAnswers(t, edge.URL, "right")
+	right.server.Close()
+	awaitAnswers(t, edge.URL, "Service Unavailable")
+}
+
+func TestANodeIsOutAfterItsFirstBadAnswerAndAfterSeveralMissingOnes(t *testing.T) {
+	const missing = 0
+	for name, c := range map[string]struct {
+		answers []int
+		want    bool
+	}{
+		"nothing heard":              {nil, false},
+		"good":                       {[]int{503, 200}, true},
+		"bad":                        {[]int{200, 503}, false},
+		"one missing":                {[]int{200, missing}, true},
+		"two missing":                {[]int{200, missing, missing}, true},
+		"three missing":              {[]int{200, missing, missing, missing}, false},
+		"three missing, not in line": {[]int{200, missing, missing, 200, missing}, true},
+		"missing after a bad one":    {[]int{200, 503, missing}, false},
+		"missing before a good one":  {[]int{missing, 200}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s standing
+			for _, status := range c.answers {
+				var err error
+				if status == missing {
+					err = http.ErrHandlerTimeout
+				}
+				s.hear(status, err)
+			}
+			if s.in != c.want {
+				t.Errorf("after %v: got in %t, want %t", c.answers, s.in, c.want)
+			}
+		})
+	}
 }
 
 func TestAnEdgeDoesNotHideThatANodeGivesNoAnswer(t *testing.T) {

@@ -49,18 +49,24 @@ func (p *Process) awaitHTTP(ctx context.Context, path string, want int) (string,
 }
 
 func answers(ctx context.Context, client *http.Client, url string, want int) error {
+	status, err := statusOf(ctx, client, url)
+	if err == nil && status != want {
+		err = fmt.Errorf("GET %s: got status %d, want %d", url, status, want)
+	}
+	return err
+}
+
+// statusOf is the status of one answer; an error says that there was none.
+func statusOf(ctx context.Context, client *http.Client, url string) (int, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer response.Body.Close()
 	_, _ = io.Copy(io.Discard, response.Body)
-	if response.StatusCode != want {
-		return fmt.Errorf("GET %s: got status %d, want %d", url, response.StatusCode, want)
-	}
-	return nil
+	return response.StatusCode, nil
 }
