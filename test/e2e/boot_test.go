@@ -86,7 +86,7 @@ func checkStatus(t *testing.T, got report.Status, want *readiness) {
 // checkRecord looks at what is left of the boot for after a reboot.
 func checkRecord(t *testing.T, n *node) {
 	t.Helper()
-	record, err := report.ReadRecord(filepath.Join(n.state(), "boot.json"))
+	record, err := report.ReadRecord(n.record())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,10 +107,11 @@ func newNodeOn(t *testing.T, dir, address string) *node {
 	return n
 }
 
-func (n *node) etc() string   { return filepath.Join(n.dir, "etc") }
-func (n *node) run() string   { return filepath.Join(n.dir, "run") }
-func (n *node) state() string { return filepath.Join(n.dir, "state") }
-func (n *node) store() string { return filepath.Join(n.run(), "secrets") }
+func (n *node) etc() string    { return filepath.Join(n.dir, "etc") }
+func (n *node) run() string    { return filepath.Join(n.dir, "run") }
+func (n *node) state() string  { return filepath.Join(n.dir, "state") }
+func (n *node) record() string { return filepath.Join(n.state(), "boot.json") }
+func (n *node) store() string  { return filepath.Join(n.run(), "secrets") }
 
 // write puts a file beside config.yaml; only root can read it, as with all that an operator puts there.
 func (n *node) write(name, content string) {
@@ -210,7 +211,8 @@ func (n *node) flowagent(arguments ...string) (stdout, stderr string, code int) 
 	return out.String(), problems.String(), cmd.ProcessState.ExitCode()
 }
 
-// awaitReady waits, as an operator would, and returns the status.
+// awaitReady waits, as an operator would, and then until the agent has noted that its node is ready. It returns the status,
+// in which the boot is over.
 func (a *process) awaitReady() report.Status {
 	a.n.t.Helper()
 	stdout, stderr, code := a.n.flowagent("status", "--wait", patience.String(), "--output", "json")
@@ -221,7 +223,13 @@ func (a *process) awaitReady() report.Status {
 	if err := json.Unmarshal([]byte(stdout), &status); err != nil {
 		a.n.t.Fatal(err)
 	}
-	return status
+	// The record comes last.
+	eventually(a.n.t, "the boot's record", func() bool {
+		_, untold := a.journal.find(func(e event) bool { return e.Msg == "boot not recorded" })
+		record, err := report.ReadRecord(a.n.record())
+		return untold == nil || err == nil && record.Started.Equal(status.Started) && !record.Ready.IsZero()
+	})
+	return a.n.status()
 }
 
 // await returns the first event that matches.
