@@ -203,6 +203,13 @@ func (n *node) said() string {
 	return b.String()
 }
 
+// journalctl prints the messages of all that was written so far, as a person asks for it.
+func (n *node) journalctl(arguments ...string) string {
+	n.t.Helper()
+	n.Run(n.t, "journalctl", "--sync")
+	return n.Run(n.t, "journalctl", append([]string{"--no-pager", "--output=cat"}, arguments...)...)
+}
+
 // mode is a file's permissions and owner inside.
 func (n *node) mode(path string) string {
 	n.t.Helper()

@@ -59,7 +59,7 @@ func TestTheJournalHasFieldsAndReadableLines(t *testing.T) {
 		t.Errorf("no event says that the workload's stage is done:\n%s", n.said())
 	}
 	// What an operator searches with.
-	if out := n.Run(t, "journalctl", "--no-pager", "--output=cat", "FLOWAGENT_CHECK=web"); !strings.Contains(out, "check is up") {
+	if out := n.journalctl("FLOWAGENT_CHECK=web"); !strings.Contains(out, "check is up") {
 		t.Errorf("the journal by check: got %s, want that it is up", out)
 	}
 	n.said()
@@ -136,7 +136,7 @@ func TestAnAgentThatHangsIsReplaced(t *testing.T) {
 	n.kill("STOP", pid)
 	n.eventually("another agent", func() bool { now := n.property("MainPID"); return now != pid && now != "0" })
 	n.awaitReady()
-	if !strings.Contains(n.Run(t, "journalctl", "--no-pager", "--output=cat", "--unit="+service), "Watchdog timeout") {
+	if !strings.Contains(n.journalctl("--unit="+service), "Watchdog timeout") {
 		t.Error("the journal doesn't say that it was the watchdog")
 	}
 	n.checkUntouched(before, "a hang")
@@ -220,7 +220,7 @@ func TestAWrongConfigurationIsNotTriedAgain(t *testing.T) {
 		t.Errorf("status in systemctl: got %q, want what is wrong", got)
 	}
 	// By the agent's own field: what the journal itself would note of a process that is gone by then, it can't.
-	said := n.Run(t, "journalctl", "--no-pager", "--output=cat", "--priority=err", "OBJECT_SYSTEMD_UNIT="+service)
+	said := n.journalctl("--priority=err", "OBJECT_SYSTEMD_UNIT="+service)
 	for _, want := range []string{"stage failed phase=config", "flowagent: "} {
 		if !strings.Contains(said, want) || !strings.Contains(said, "did you mean `health`?") {
 			t.Errorf("errors of the unit: got %q, want %q in it, and what is wrong", said, want)
