@@ -133,11 +133,12 @@ func StartEdge(ctx context.Context, dir string, nodes []EdgeNode) (*EdgeServer, 
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort(ctx)
+	address, release, err := holdPort()
 	if err != nil {
 		return nil, err
 	}
-	listen := fmt.Sprintf("127.0.0.1:%d", port)
+	defer release()
+	listen := address.String()
 	var config bytes.Buffer
 	err = edgeConfig.Execute(&config, map[string]any{"Dir": dir, "Listen": listen, "Nodes": nodes, "Pools": pools(nodes)})
 	if err != nil {

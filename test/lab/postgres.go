@@ -111,9 +111,12 @@ func StartPostgres(ctx context.Context, dir string, config PostgresConfig) (*Pos
 	if output, err := create.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb: %w\n%s", err, output)
 	}
-	if s.Port, err = freePort(ctx); err != nil {
+	address, release, err := holdPort()
+	if err != nil {
 		return nil, err
 	}
+	defer release()
+	s.Port = int(address.Port())
 	if err := s.configure(owner, config); err != nil {
 		return nil, err
 	}
@@ -223,16 +226,6 @@ func (s *PostgresServer) state() (string, error) {
 		return "", errors.New("it has just started")
 	}
 	return strings.TrimSpace(lines[line-1]), nil
-}
-
-// freePort finds a port that nobody listens on now. PostgreSQL and nginx, unlike the lab's other parts, won't choose one
-// themselves.
-func freePort(ctx context.Context) (int, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
 }
 
 // postgresUser is who runs the server: nil for the test's own user.

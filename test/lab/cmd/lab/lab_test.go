@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -135,7 +134,10 @@ func TestLabStartsWithAnEmptyDisk(t *testing.T) {
 func TestPublishedPortLeadsIntoTheLab(t *testing.T) {
 	needLab(t)
 	lab.Program(t, "python3")
-	port := freePort(t)
+	_, port, err := net.SplitHostPort(lab.DeafAddress(t)) // until the lab listens there
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := labCommand(t, "run", "--publish", port, "--", "python3", "-u", "-c", `
 import http.server
 class Hello(http.server.BaseHTTPRequestHandler):
@@ -222,17 +224,6 @@ func TestWrongCommandLinesAreRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-// freePort returns a port of the loopback that nobody uses at this moment.
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }
 
 // lineReader reads the output of a running command.
