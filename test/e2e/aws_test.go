@@ -73,11 +73,17 @@ type announcements struct {
 func (n *node) onEC2(userData string) {
 	n.t.Helper()
 	n.userData = userData
-	n.metadata = lab.MetadataService(n.t, n.metadataConfig(announcements{state: "InService"}))
+	n.find(announcements{state: "InService"})
+}
+
+// find has the next agent hear this with its first question: its metadata service is another one, which starts with it.
+func (n *node) find(a announcements) {
+	n.t.Helper()
+	n.metadata = lab.MetadataService(n.t, n.metadataConfig(a))
 	n.env["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = n.metadata.URL
 }
 
-// announce changes what EC2 says.
+// announce changes what EC2 says to an agent that runs, which hears of it a moment later.
 func (n *node) announce(a announcements) {
 	n.t.Helper()
 	if err := n.metadata.Configure(n.metadataConfig(a)); err != nil {

@@ -104,8 +104,7 @@ func TestALaunchWhoseBootFailedForGoodIsAbandoned(t *testing.T) {
 			t.Parallel()
 			n, group := newcomer(t, time.Minute)
 			if c.userData != "" {
-				n.userData = c.userData
-				n.announce(announcements{state: "InService"})
+				n.onEC2(c.userData)
 			}
 			n.dropIn("60-wrong.yaml", c.dropIn)
 			a := n.start()
@@ -185,7 +184,7 @@ func TestAnInstanceOfAWarmPoolIsPreparedAndBootsWhenItEntersService(t *testing.T
 	t.Parallel()
 	n, group := newcomer(t, time.Minute)
 	n.useRegistryFor("e2e/registry")
-	n.announce(announcements{state: "Warmed:Running"})
+	n.find(announcements{state: "Warmed:Running"})
 	a := n.start()
 	checkLaunch(t, group, "CONTINUE") // into the pool
 	if code, body := n.health(); code != 503 || !strings.Contains(body, "warm pool") {
@@ -230,7 +229,7 @@ func TestAnInstanceThatReturnsToItsWarmPoolDrainsAndComesBackAnew(t *testing.T) 
 func TestAnInstanceThatEndsInItsWarmPoolLetsItsGroupGoOn(t *testing.T) {
 	t.Parallel()
 	n, group := member(t, time.Minute)
-	n.announce(announcements{state: "Warmed:Stopped"})
+	n.find(announcements{state: "Warmed:Stopped"})
 	a := n.start()
 	a.await("the pool", func(e event) bool { return e.Msg == "prepared for the warm pool" })
 	group.Begin(instanceID, terminating)
@@ -245,7 +244,7 @@ func TestAnInstanceThatEndsInItsWarmPoolLetsItsGroupGoOn(t *testing.T) {
 func TestAMachineThatStopsInItsWarmPoolHasNothingToDrain(t *testing.T) {
 	t.Parallel()
 	n, _ := member(t, time.Minute)
-	n.announce(announcements{state: "Warmed:Stopped"})
+	n.find(announcements{state: "Warmed:Stopped"})
 	a := n.start()
 	a.await("the pool", func(e event) bool { return e.Msg == "prepared for the warm pool" })
 	a.stop()

@@ -16,9 +16,14 @@ type MetadataServer struct {
 }
 
 // Configure changes the values that the mock serves. Paths, and what isn't a value, stay as they were at its start. The mock
-// notices by itself, a moment later.
+// notices by itself, a moment later, and answers 404 for another one: whoever is to hear the new values alone needs a mock
+// that starts with them.
 func (m *MetadataServer) Configure(config string) error {
-	return os.WriteFile(m.file, []byte(config), 0o600)
+	aside := m.file + ".new" // else the mock would read a file that is empty, or half of one
+	if err := os.WriteFile(aside, []byte(config), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(aside, m.file)
 }
 
 // StartMetadataMock starts an EC2 metadata service on a free loopback port that speaks IMDSv2 only: a request without
