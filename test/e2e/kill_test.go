@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
@@ -89,6 +92,14 @@ func TestAnAgentThatIsKilledWhileItPullsIsFollowedByOneThatConverges(t *testing.
 func TestAnAgentThatIsKilledWhileAServiceWarmsUpIsFollowedByOneThatConverges(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, "stories/killed")
+	cold := filepath.Join(n.etc(), "mood", "cold") // while it is there, the service warms up
+	if err := errors.Join(os.Mkdir(filepath.Dir(cold), 0o755), os.WriteFile(cold, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	n.write("cold.yaml", `services:
+  web: {command: [serve, -unhealthy-file, /mood/cold], volumes: ["./mood:/mood"], healthcheck: {start_period: 10m}}
+`)
+	n.dropIn("50-cold.yaml", "workload: {files: [../compose.yaml, ../cold.yaml]}\n")
 	a := n.start()
 	eventually(t, "web waiting to be healthy", func() bool {
 		status, err := n.ask().Status(t.Context())
@@ -104,6 +115,9 @@ func TestAnAgentThatIsKilledWhileAServiceWarmsUpIsFollowedByOneThatConverges(t *
 	})
 	started := n.boxes()
 	a.kill()
+	if err := os.Remove(cold); err != nil {
+		t.Fatal(err)
+	}
 	n.boot()
 	n.checkConverged("key-number-one")
 	n.checkUntouched(started)
