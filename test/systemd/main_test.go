@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/flowviz/flowagent/test/lab"
@@ -26,13 +27,15 @@ func run(m *testing.M) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	installed, err = os.MkdirTemp("", "systemd-install-")
+	dir, err := os.MkdirTemp("", "systemd-install-")
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(installed)
-	// The binary that operators get: the race detector's could not live in the unit's sandbox.
-	install := exec.Command("make", "--no-print-directory", "install", "DESTDIR="+installed)
+	defer os.RemoveAll(dir)
+	installed = filepath.Join(dir, "root")
+	// The binary that operators get: the race detector's could not live in the unit's sandbox. It is built in a place of its
+	// own, because tests of another package may build and run one at the same time.
+	install := exec.Command("make", "--no-print-directory", "install", "DESTDIR="+installed, "BIN="+filepath.Join(dir, "bin"))
 	install.Dir = root
 	if out, err := install.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("make install: %w\n%s", err, out)
