@@ -22,6 +22,8 @@ const (
 	memory = 3072
 	// bootLimit is for everything from power on to an application that answers, emulated and on a busy machine.
 	bootLimit = 20 * time.Minute
+	// answerLimit is what a machine that is up may take to answer: seconds at most, emulated and on a busy machine.
+	answerLimit = time.Minute
 	// offLimit is what a machine may take to switch itself off: a drain's budget and systemd's own limits.
 	offLimit = 8 * time.Minute
 )
@@ -237,6 +239,21 @@ func (m *machine) awaitHealthy(ctx context.Context, port int) (time.Time, error)
 		return err
 	})
 	return time.Now(), err
+}
+
+// checkHealthy demands that the machine's first answer is 200. A busy machine may need more than one question for it.
+func (m *machine) checkHealthy(ctx context.Context, port int) error {
+	ctx, cancel := within(ctx, answerLimit, "an answer of machine "+m.name)
+	defer cancel()
+	var status int
+	err := poll(ctx, 200*time.Millisecond, func(ctx context.Context) (err error) {
+		status, err = m.get(ctx, port, "/health")
+		return err
+	})
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("/health answers %d", status)
+	}
+	return err
 }
 
 // sudo runs a script of Bash as root on the machine and returns what it wrote to standard output. A failed script's error has
