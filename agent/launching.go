@@ -36,19 +36,14 @@ func newLaunching() *launching {
 }
 
 // over tells a launch that nobody waits for, or not any more.
-func (l *launching) over() bool {
-	select {
-	case <-l.done:
-		return true
-	default:
-		return false
-	}
-}
+func (l *launching) over() bool { return closed(l.done) }
 
 // isReady tells a node that turned ready.
-func (l *launching) isReady() bool {
+func (l *launching) isReady() bool { return closed(l.is) }
+
+func closed(c <-chan struct{}) bool {
 	select {
-	case <-l.is:
+	case <-c:
 		return true
 	default:
 		return false
